@@ -1,0 +1,43 @@
+# The whole developer interface. `make run` and `make test` do all set-up themselves.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+PYTHON ?= python3.11
+PY := .venv/bin/python
+export PYTHONUNBUFFERED := 1
+
+.PHONY: help run test lint bench bench-peers lock test-ui test-clients contract fuzz
+help:
+	@echo "make run    serve a searchable gallery (set-up included)"
+	@echo "make test   run every test that needs no browser, node or peer stack (set-up included)"
+	@echo "make lint   ruff, mypy and the import contracts"
+	@echo "make bench  measure speed and memory, print the table, write var/bench.json"
+	@echo "make lock   resolve and write the three hash-locked requirement files"
+
+.venv/.stamp: requirements-dev.txt
+	@command -v $(PYTHON) >/dev/null || { echo "make: $(PYTHON) was not found. Likeness needs Python 3.11: install the package python3.11 (Debian, Ubuntu: python3.11 and python3.11-venv), or name another interpreter with PYTHON=…" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || { echo "make: $(PYTHON) is not Python 3.11. Name one with PYTHON=…" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "make: $(PYTHON) has no venv module. Install the package python3.11-venv." >&2; exit 1; }
+	@echo "make: installing the locked packages into .venv (about a minute)"
+	@rm -rf .venv && $(PYTHON) -m venv .venv
+	@$(PY) -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r requirements-dev.txt
+	@touch $@
+
+run: .venv/.stamp
+	@exec $(PY) -m app up
+
+test: .venv/.stamp lint
+	@$(PY) -m faces.models fetch --samples
+	@$(PY) -m pytest -n 2 --dist loadgroup -m "not browser and not clients and not atlas"
+	@echo "make test: not run here: test-ui (needs a browser), test-clients (needs node), bench-peers (needs the peer stacks), contract on a real Atlas (needs MONGODB_URI)"
+
+lint: .venv/.stamp
+	@$(PY) -m ruff check . && $(PY) -m ruff format --check --quiet .
+	@$(PY) -m mypy
+	@.venv/bin/lint-imports --no-cache
+
+bench: .venv/.stamp
+	@exec $(PY) -m bench run
+
+lock: .venv/.stamp
+	@$(PY) bin/lock.py

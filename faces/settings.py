@@ -1,0 +1,166 @@
+"""The whole configuration, read from the environment by a process and passed down.
+
+`.env.example` lists every name with its default and meaning; a test compares the two.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field, SecretStr, ValidationError, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from faces.errors import ConfigError
+
+Role = Literal["search", "index", "admin"]
+NAME = re.compile(r"[A-Za-z0-9_.-]{1,255}")
+
+
+def _split(value: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in value.split(",") if part.strip())
+
+
+def _api_keys(value: SecretStr) -> SecretStr:
+    for part in _split(value.get_secret_value()):
+        pieces = part.split(":")
+        if len(pieces) not in (3, 4) or pieces[1] not in ("search", "index", "admin"):
+            raise ValueError("each entry must read name:role:sha256hex[:coll+coll]")
+        if not re.fullmatch(r"[0-9a-f]{64}", pieces[2]):
+            raise ValueError("each hash must be 64 lower-case hex digits (see `app keys new`)")
+    return value
+
+
+def _collection(value: str) -> str:
+    if not NAME.fullmatch(value):
+        raise ValueError("must be 1 to 255 of A-Z a-z 0-9 _ . -")
+    return value
+
+
+class Settings(BaseSettings):
+    """One process's configuration. Field `mongodb_uri` is the variable `MONGODB_URI`, and so on."""
+
+    model_config = SettingsConfigDict(extra="ignore", frozen=True, env_ignore_empty=True)
+
+    # Where it runs
+    app_env: Literal["development", "production"] = "development"
+    dyno: str | None = None
+    host: str = "127.0.0.1"
+    port: int = Field(8000, ge=1, le=65535)
+    web_concurrency: int = Field(1, ge=1, le=64)
+    var_dir: Path = Path("var")
+
+    # Database
+    mongodb_uri: SecretStr | None = None
+    mongodb_database: str | None = None
+    migrations_mongodb_uri: SecretStr | None = None
+    mongodb_max_pool: int | None = Field(None, ge=1, le=500)
+    mongodb_timeout_ms: int = Field(5000, ge=100, le=60000)
+
+    # Faces
+    face_recognition_enabled: bool = True
+    use_lite_embeddings: bool | None = None
+    lazy_load_ml: bool = True
+    encoder: Literal["onnx", "remote", "deepface"] | None = None
+    encoder_url: str | None = None
+    encoder_api_key: SecretStr | None = None
+    face_model: str | None = None
+    models: Annotated[tuple[str, ...], NoDecode] = ()
+    model_dir: Path | None = None
+    model_auto_fetch: bool | None = None
+    onnx_providers: Annotated[tuple[str, ...], NoDecode] = ("CPUExecutionProvider",)
+    face_min_quality: float = Field(0.0, ge=0.0, le=1.0)
+    keep_crops: Literal["off", "uploads", "all"] = "uploads"
+
+    # HTTP
+    api_keys: Annotated[SecretStr, AfterValidator(_api_keys)] = SecretStr("")
+    trusted_proxies: Annotated[tuple[str, ...], NoDecode] = ()
+    max_upload_bytes: int = Field(15_728_640, ge=1024, le=104_857_600)
+    media_allowed_hosts: Annotated[tuple[str, ...], NoDecode] = ()
+    aws_dialect_keys: SecretStr = SecretStr("")
+
+    # The CMS
+    cms_source: Literal["folder", "mongo", "http"] | None = None
+    cms_source_name: str | None = None
+    cms_collection: Annotated[str, AfterValidator(_collection)] = "default"
+    cms_folder: Path | None = None
+    cms_http_url: str | None = None
+    cms_base_url: str | None = None
+    cms_query: str | None = None
+    cms_visible_statuses: Annotated[tuple[str, ...], NoDecode] = ()
+    cms_mongodb_uri: SecretStr | None = None
+    cms_mongodb_database: str | None = None
+    cms_mongodb_collection: str | None = None
+    cms_field_id: str = "_id"
+    cms_field_url: str = "url"
+    cms_field_updated: str = "updated_at"
+    cms_field_deleted: str = "deleted_at"
+    cms_field_status: str = "status"
+    cms_field_mime: str = "mime_type"
+    cms_field_title: str = "title"
+    cms_field_taken_at: str = "taken_at"
+    cms_field_metadata: str = "metadata"
+    cms_hook_secret: SecretStr | None = None
+
+    # The indexer
+    index_schedule: str = "0 2 * * *"
+    index_live: bool = False
+    index_max_delete_ratio: float = Field(0.2, ge=0.0, le=1.0)
+    indexer_embedded: bool = False
+    samples: bool = False
+
+    @model_validator(mode="before")
+    @classmethod
+    def _lists(cls, values: dict[str, object]) -> dict[str, object]:
+        for name in ("models", "onnx_providers", "trusted_proxies", "media_allowed_hosts"):
+            if isinstance(value := values.get(name), str):
+                values[name] = _split(value)
+        if isinstance(value := values.get("cms_visible_statuses"), str):
+            values["cms_visible_statuses"] = _split(value)
+        if values.get("dyno"):
+            values["app_env"] = "production"
+        return values
+
+    @model_validator(mode="after")
+    def _together(self) -> Settings:
+        missing = []
+        if self.cms_source == "folder" and self.cms_folder is None:
+            missing.append("CMS_FOLDER (CMS_SOURCE is folder)")
+        if self.cms_source == "http" and self.cms_http_url is None:
+            missing.append("CMS_HTTP_URL (CMS_SOURCE is http)")
+        if self.cms_source == "mongo" and self.cms_mongodb_collection is None:
+            missing.append("CMS_MONGODB_COLLECTION (CMS_SOURCE is mongo)")
+        if self.encoder == "remote" and self.encoder_url is None:
+            missing.append("ENCODER_URL (ENCODER is remote)")
+        if missing:
+            raise ValueError("missing: " + ", ".join(missing))
+        if self.production and self.face_model == "auto":
+            raise ValueError("FACE_MODEL=auto is for development; name a model in production")
+        return self
+
+    @property
+    def production(self) -> bool:
+        """Whether the stricter rules of production hold."""
+        return self.app_env == "production"
+
+    @property
+    def models_path(self) -> Path:
+        """The folder that holds the model files."""
+        return self.model_dir or self.var_dir / "models"
+
+
+def load() -> Settings:
+    """The settings of this process.
+
+    Raises ConfigError, naming every missing or malformed variable at once and no value.
+    """
+    try:
+        return Settings()
+    except ValidationError as error:
+        problems = []
+        for item in error.errors(include_input=False, include_url=False):
+            name = ".".join(str(part) for part in item["loc"]).upper()
+            message = item["msg"].removeprefix("Value error, ")
+            problems.append(f"{name}: {message}" if name else message)
+        raise ConfigError("The configuration cannot be used. " + "; ".join(problems)) from None
