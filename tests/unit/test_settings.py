@@ -1,0 +1,92 @@
+"""The configuration: complete, documented, and named without its values."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import SecretStr
+
+from faces.errors import ConfigError
+from faces.settings import Settings, load
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def documented() -> dict[str, str]:
+    lines = (ROOT / ".env.example").read_text().splitlines()
+    return dict(line.split("=", 1) for line in lines if line and not line.startswith("#"))
+
+
+def shown(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, SecretStr):
+        return value.get_secret_value()
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, tuple):
+        return ",".join(value)
+    return str(value)
+
+
+def test_the_example_file_lists_every_setting_with_its_default() -> None:
+    defaults = {name.upper(): shown(field.default) for name, field in Settings.model_fields.items()}
+    assert documented() == defaults
+
+
+def test_every_wrong_value_is_named_at_once_and_none_is_shown(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("PORT", "99999")
+    monkeypatch.setenv("API_KEYS", "canary-secret")
+    monkeypatch.setenv("FACE_MIN_QUALITY", "7")
+    with pytest.raises(ConfigError) as caught:
+        load()
+    for name in ("PORT", "API_KEYS", "FACE_MIN_QUALITY"):
+        assert name in caught.value.detail
+    assert "canary-secret" not in caught.value.detail
+
+
+@pytest.mark.parametrize(
+    ("given", "missing"),
+    [
+        ({"CMS_SOURCE": "folder"}, "CMS_FOLDER"),
+        ({"CMS_SOURCE": "http"}, "CMS_HTTP_URL"),
+        ({"CMS_SOURCE": "mongo"}, "CMS_MONGODB_COLLECTION"),
+        ({"ENCODER": "remote"}, "ENCODER_URL"),
+    ],
+)
+def test_a_setting_that_another_one_needs_is_asked_for(
+    monkeypatch: pytest.MonkeyPatch, given: dict[str, str], missing: str
+) -> None:
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ConfigError, match=missing):
+        load()
+
+
+def test_a_dyno_is_production_and_refuses_an_automatic_model(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("DYNO", "web.1")
+    assert load().production
+    monkeypatch.setenv("FACE_MODEL", "auto")
+    with pytest.raises(ConfigError, match="auto"):
+        load()
+
+
+def test_secrets_do_not_show_when_settings_are_printed(monkeypatch: pytest.MonkeyPatch) -> None:
+    digest = hashlib.sha256(b"canary").hexdigest()
+    monkeypatch.setenv("MONGODB_URI", "mongodb://user:canary@localhost/")
+    monkeypatch.setenv("API_KEYS", f"editor:search:{digest}")
+    text = repr(load())
+    assert "canary" not in text
+    assert digest not in text
+
+
+def test_lists_are_split_at_commas(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MEDIA_ALLOWED_HOSTS", "media.example, cdn.example:8443 ,")
+    assert load().media_allowed_hosts == ("media.example", "cdn.example:8443")
