@@ -172,6 +172,19 @@ class UrlNotAllowed(FetchError):
 class FetchFailed(FetchError):
     """The URL could not be fetched."""
 
+    def __init__(
+        self,
+        detail: str | None = None,
+        *,
+        reason: str = "unreachable",
+        status: int | None = None,
+        retry_after: float | None = None,
+    ) -> None:
+        self.reason = reason
+        self.status = status
+        self.retry_after = retry_after
+        super().__init__(detail)
+
 
 class Unavailable(LikenessError):
     """The service cannot answer this at the moment."""
