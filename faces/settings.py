@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from pathlib import Path
 from typing import Annotated, Literal
@@ -29,6 +30,12 @@ def _api_keys(value: SecretStr) -> SecretStr:
             raise ValueError("each entry must read name:role:sha256hex[:coll+coll]")
         if not re.fullmatch(r"[0-9a-f]{64}", pieces[2]):
             raise ValueError("each hash must be 64 lower-case hex digits (see `app keys new`)")
+    return value
+
+
+def _api_key(value: SecretStr | None) -> SecretStr | None:
+    if value is not None and len(value.get_secret_value()) < 24:
+        raise ValueError("must have at least 24 characters (see `app keys new`)")
     return value
 
 
@@ -75,6 +82,7 @@ class Settings(BaseSettings):
 
     # HTTP
     api_keys: Annotated[SecretStr, AfterValidator(_api_keys)] = SecretStr("")
+    api_key: Annotated[SecretStr | None, AfterValidator(_api_key)] = None
     trusted_proxies: Annotated[tuple[str, ...], NoDecode] = ()
     max_upload_bytes: int = Field(15_728_640, ge=1024, le=104_857_600)
     media_allowed_hosts: Annotated[tuple[str, ...], NoDecode] = ()
@@ -143,6 +151,15 @@ class Settings(BaseSettings):
     def production(self) -> bool:
         """Whether the stricter rules of production hold."""
         return self.app_env == "production"
+
+    @property
+    def key_entries(self) -> str:
+        """All keys that are admitted, in the form of API_KEYS; API_KEY has every role."""
+        entries = [self.api_keys.get_secret_value()]
+        if self.api_key is not None:
+            digest = hashlib.sha256(self.api_key.get_secret_value().encode()).hexdigest()
+            entries.append(f"api-key:admin:{digest}")
+        return ",".join(entry for entry in entries if entry)
 
     @property
     def models_path(self) -> Path:
