@@ -128,6 +128,8 @@ class Settings(BaseSettings):
             values["cms_visible_statuses"] = _split(value)
         if values.get("dyno"):
             values["app_env"] = "production"
+            # The platform's router reaches the process from outside its own loopback.
+            values.setdefault("host", "0.0.0.0")  # noqa: S104
         return values
 
     @model_validator(mode="after")

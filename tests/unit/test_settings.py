@@ -90,3 +90,22 @@ def test_secrets_do_not_show_when_settings_are_printed(monkeypatch: pytest.Monke
 def test_lists_are_split_at_commas(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MEDIA_ALLOWED_HOSTS", "media.example, cdn.example:8443 ,")
     assert load().media_allowed_hosts == ("media.example", "cdn.example:8443")
+
+
+def test_a_dyno_is_production_and_listens_to_its_router(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DYNO", "web.1")
+    assert (load().app_env, load().host) == ("production", "0.0.0.0")  # noqa: S104
+    monkeypatch.setenv("HOST", "127.0.0.1")
+    assert load().host == "127.0.0.1"
+
+
+def test_the_one_plain_key_is_admitted_by_its_hash(monkeypatch: pytest.MonkeyPatch) -> None:
+    key = "k" * 32
+    other = hashlib.sha256(b"other").hexdigest()
+    monkeypatch.setenv("API_KEYS", f"cms:index:{other}")
+    monkeypatch.setenv("API_KEY", key)
+    digest = hashlib.sha256(key.encode()).hexdigest()
+    assert load().key_entries == f"cms:index:{other},api-key:admin:{digest}"
+    monkeypatch.setenv("API_KEY", "short")
+    with pytest.raises(ConfigError, match="API_KEY: must have at least 24 characters"):
+        load()
