@@ -1,0 +1,240 @@
+"""The client of a separate encoder service, against answers as that service gives them."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import httpx2
+import pytest
+from PIL import Image
+
+from faces.breaker import Breaker
+from faces.errors import (
+    Busy,
+    EncoderUnavailable,
+    InvalidImage,
+    LikenessError,
+    Loading,
+    ModelMismatch,
+    UnsupportedImage,
+)
+from faces.remote import Expected, RemotePipeline
+from faces.types import Box, Face
+
+Handler = Callable[[httpx2.Request], httpx2.Response]
+MODELS = {"items": [{"key": "m", "active": True, "dimensions": 4, "sha256": "b" * 64}]}
+
+
+def photo(width: int = 64, height: int = 48) -> bytes:
+    out = io.BytesIO()
+    Image.new("RGB", (width, height), "grey").save(out, "JPEG")
+    return out.getvalue()
+
+
+def face(x: float = 1, embedding: Sequence[float] | None = None) -> dict[str, Any]:
+    entry: dict[str, Any] = {
+        "box": {"x": x, "y": 2, "width": 10, "height": 12},
+        "confidence": 0.9,
+        "quality": 0.5,
+        "reasons": ["low_sharpness"],
+        "landmarks": [[1, 2], [3, 2], [2, 3], [1, 4], [3, 4]],
+    }
+    return entry if embedding is None else {**entry, "embedding": list(embedding)}
+
+
+def embedded(*faces: dict[str, Any], model: str = "m") -> dict[str, Any]:
+    return {
+        "model": model,
+        "build": "b" * 64,
+        "dimensions": 4,
+        "faces": list(faces),
+        "timings_ms": {"decode": 1, "detect": 2, "encode": 3},
+    }
+
+
+def problem(status: int, code: str, **more: Any) -> httpx2.Response:
+    return httpx2.Response(status, json={"code": code, "detail": "It is so.", **more})
+
+
+class Local:
+    """Makes thumbnails; closing is noted."""
+
+    closed = False
+
+    def thumbnail(self, data: bytes, max_side: int = 320) -> bytes:
+        return b"thumbnail"
+
+    def crop(self, data: bytes, box: Box) -> bytes:
+        return b"crop"
+
+    def close(self) -> None:
+        self.closed = True
+
+
+class Service:
+    """The other instance: answers what the test queued for a path, the last one for ever."""
+
+    def __init__(self) -> None:
+        self.answers: dict[str, list[Any]] = {"/v1/models": [MODELS]}
+        self.requests: list[httpx2.Request] = []
+
+    def __call__(self, request: httpx2.Request) -> httpx2.Response:
+        self.requests.append(request)
+        queue = self.answers[request.url.path]
+        answer = queue.pop(0) if len(queue) > 1 else queue[0]
+        if isinstance(answer, Exception):
+            raise answer
+        return answer if isinstance(answer, httpx2.Response) else httpx2.Response(200, json=answer)
+
+    @property
+    def paths(self) -> list[str]:
+        return [request.url.path for request in self.requests]
+
+
+@pytest.fixture
+def service() -> Service:
+    return Service()
+
+
+@pytest.fixture
+def pipeline(service: Service) -> Iterator[RemotePipeline]:
+    made = RemotePipeline(
+        "http://encoder/",
+        "the-key",
+        Expected("m", 4),
+        Local(),
+        transport=httpx2.MockTransport(service),
+        breaker=Breaker(failures=3, pause=60),
+        sleep=lambda seconds: None,
+    )
+    yield made
+    made.close()
+
+
+def test_a_photo_becomes_faces_with_vectors(service: Service, pipeline: RemotePipeline) -> None:
+    service.answers["/v1/embed"] = [embedded(face(embedding=[0, 1, 0, 0]))]
+    analysis = pipeline.analyse(photo())
+    (found,) = analysis.faces
+    assert (analysis.picture.width, analysis.picture.height) == (64, 48)
+    assert (analysis.model, analysis.build) == ("m", "b" * 64)
+    assert found.detection.box == Box(1, 2, 10, 12)
+    assert (found.quality, found.reasons) == (0.5, ("low_sharpness",))
+    assert found.embedding is not None
+    assert found.embedding.tolist() == [0, 1, 0, 0]
+    assert analysis.timings_ms == {"decode": 1, "detect": 2, "encode": 3}
+    assert service.requests[0].headers["X-API-Key"] == "the-key"
+
+
+def test_only_chosen_faces_are_encoded(service: Service, pipeline: RemotePipeline) -> None:
+    service.answers["/v1/detect"] = [{"faces": [face(1), face(30)], "timings_ms": {"detect": 2}}]
+    service.answers["/v1/embed"] = [embedded(face(30, [1, 0, 0, 0]))]
+    analysis = pipeline.analyse(photo(), choose=lambda faces: [1])
+    assert [one.embedding is not None for one in analysis.faces] == [False, True]
+    assert [one.detection.box.x for one in analysis.faces] == [1, 30]
+    sent = service.requests[-1].read().decode("latin-1")
+    assert json.dumps({"x": 30.0, "y": 2.0, "width": 10.0, "height": 12.0}) in sent
+
+
+def test_a_photo_without_faces_is_not_sent_twice(
+    service: Service, pipeline: RemotePipeline
+) -> None:
+    service.answers["/v1/detect"] = [{"faces": []}]
+
+    def none(faces: Sequence[Face]) -> Sequence[int]:
+        return []
+
+    assert pipeline.analyse(photo(), choose=none).faces == ()
+    assert "/v1/embed" not in service.paths
+
+
+def test_a_photo_that_its_header_condemns_is_not_sent(
+    service: Service, pipeline: RemotePipeline
+) -> None:
+    with pytest.raises(UnsupportedImage):
+        pipeline.analyse(b"this is a text file, whatever its name says")
+    with pytest.raises(InvalidImage):
+        pipeline.analyse(photo(8, 8))
+    assert service.requests == []
+
+
+@pytest.mark.parametrize(
+    ("answer", "error"),
+    [
+        (problem(503, "loading"), Loading),
+        (problem(503, "busy"), Busy),
+        (problem(503, "encoder_unavailable"), EncoderUnavailable),
+        (problem(500, "internal_error"), EncoderUnavailable),
+        (problem(401, "unauthorized"), EncoderUnavailable),
+        (problem(409, "model_mismatch"), ModelMismatch),
+        (problem(422, "invalid_image", reason="truncated"), InvalidImage),
+        (httpx2.Response(502, text="<html>"), EncoderUnavailable),
+        (httpx2.ConnectError("refused"), EncoderUnavailable),
+        (httpx2.ReadTimeout("slow"), EncoderUnavailable),
+        (embedded(face(embedding=[1, 0, 0]), model="m"), EncoderUnavailable),
+        (embedded(face(embedding=[9, 0, 0, 0])), EncoderUnavailable),
+        (embedded(face()), EncoderUnavailable),
+        ({"model": "m"}, EncoderUnavailable),
+        (embedded(face(embedding=[[1], "x"])), EncoderUnavailable),  # type: ignore[list-item]
+        ({"model": "m", "faces": [{"embedding": [1, 0, 0, 0]}]}, EncoderUnavailable),
+        (embedded(face(embedding=[1, 0, 0, 0]), model="other"), ModelMismatch),
+    ],
+)
+def test_every_other_answer_is_an_error_of_ours(
+    service: Service, pipeline: RemotePipeline, answer: Any, error: type[LikenessError]
+) -> None:
+    service.answers["/v1/embed"] = [answer]
+    with pytest.raises(error):
+        pipeline.analyse(photo())
+
+
+def test_the_reason_of_a_broken_picture_is_kept(service: Service, pipeline: RemotePipeline) -> None:
+    service.answers["/v1/embed"] = [problem(422, "invalid_image", reason="truncated")]
+    with pytest.raises(InvalidImage) as caught:
+        pipeline.analyse(photo())
+    assert caught.value.reason == "truncated"
+
+
+def test_a_hiccup_is_tried_again(service: Service, pipeline: RemotePipeline) -> None:
+    good = embedded(face(embedding=[1, 0, 0, 0]))
+    service.answers["/v1/embed"] = [httpx2.ConnectError("refused"), problem(503, "busy"), good]
+    assert len(pipeline.analyse(photo()).faces) == 1
+    assert service.paths == ["/v1/embed"] * 3
+
+
+def test_a_picture_at_fault_is_not_tried_again(service: Service, pipeline: RemotePipeline) -> None:
+    service.answers["/v1/embed"] = [problem(422, "invalid_image", reason="truncated")]
+    with pytest.raises(InvalidImage):
+        pipeline.analyse(photo())
+    assert service.paths == ["/v1/embed"]
+
+
+def test_after_failures_in_a_row_it_is_left_alone(
+    service: Service, pipeline: RemotePipeline
+) -> None:
+    service.answers["/v1/embed"] = [httpx2.ConnectError("refused")]
+    with pytest.raises(EncoderUnavailable):
+        pipeline.analyse(photo())
+    asked = len(service.requests)
+    with pytest.raises(EncoderUnavailable) as caught:
+        pipeline.analyse(photo())
+    assert len(service.requests) == asked
+    assert caught.value.retry_after > 50
+
+
+def test_the_check_names_a_service_with_another_model(
+    service: Service, pipeline: RemotePipeline
+) -> None:
+    other = {"items": [{"key": "other", "active": True, "dimensions": 4, "sha256": "b" * 64}]}
+    service.answers["/v1/models"] = [other]
+    with pytest.raises(ModelMismatch, match="FACE_MODEL=m"):
+        pipeline.check()
+
+
+def test_the_check_does_not_ask_at_every_call(service: Service, pipeline: RemotePipeline) -> None:
+    pipeline.check()
+    pipeline.check()
+    assert service.paths == ["/v1/models"]
+    assert pipeline.build == "b" * 64
