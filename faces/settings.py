@@ -86,6 +86,11 @@ class Settings(BaseSettings):
     trusted_proxies: Annotated[tuple[str, ...], NoDecode] = ()
     max_upload_bytes: int = Field(15_728_640, ge=1024, le=104_857_600)
     media_allowed_hosts: Annotated[tuple[str, ...], NoDecode] = ()
+    rate_limit_per_key: str = "12000/minute"
+    rate_limit_per_address: str = "12000/minute"
+    cors_origins: Annotated[tuple[str, ...], NoDecode] = ()
+    docs_access: Literal["key", "open", "off"] = "key"
+    metrics_access: Literal["key", "open", "off"] = "key"
     aws_dialect_keys: SecretStr = SecretStr("")
 
     # The CMS
@@ -121,7 +126,13 @@ class Settings(BaseSettings):
     @model_validator(mode="before")
     @classmethod
     def _lists(cls, values: dict[str, object]) -> dict[str, object]:
-        for name in ("models", "onnx_providers", "trusted_proxies", "media_allowed_hosts"):
+        for name in (
+            "models",
+            "onnx_providers",
+            "trusted_proxies",
+            "media_allowed_hosts",
+            "cors_origins",
+        ):
             if isinstance(value := values.get(name), str):
                 values[name] = _split(value)
         if isinstance(value := values.get("cms_visible_statuses"), str):
