@@ -13,6 +13,9 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+PIPELINE_VERSION = "1"
+"""Grows when the same picture would give other faces, boxes or vectors than before."""
+
 Pixels: TypeAlias = npt.NDArray[np.uint8]
 """An image, (height, width, 3), BGR."""
 Vector: TypeAlias = npt.NDArray[np.float32]
