@@ -5,6 +5,7 @@
     │   └── MalformedRequest      it could not even be parsed
     ├── NotFound
     ├── Conflict
+    │   └── Tombstoned            deleted through the API; its source may not bring it back
     ├── Unauthorized
     ├── Forbidden
     ├── RequestTooLarge
@@ -27,6 +28,7 @@
     │   ├── Busy
     │   └── DatabaseUnavailable
     │       └── StorageFull
+    ├── Cancelled                 the caller went away; nothing was done
     ├── ModelMismatch
     ├── LeaseLost                 another holder has the lease; nothing was written
     ├── ConfigError               a setting is missing or malformed
@@ -93,6 +95,10 @@ class Conflict(LikenessError):
     """The request contradicts the present state."""
 
     code = "conflict"
+
+
+class Tombstoned(Conflict):
+    """The item was deleted through the API: only a PUT through the API brings it back."""
 
 
 class Unauthorized(LikenessError):
@@ -238,6 +244,12 @@ class DatabaseUnavailable(Unavailable):
 
 class StorageFull(DatabaseUnavailable):
     """The database refuses writes because its storage quota is used up."""
+
+
+class Cancelled(LikenessError):
+    """The caller went away before its turn came; nothing was done."""
+
+    code = "request_timeout"
 
 
 class ModelMismatch(LikenessError):

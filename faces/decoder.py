@@ -1,0 +1,315 @@
+"""Decoding in a child process that may die without harm: bytes in, upright pixels out.
+
+A decoder is where hostile bytes meet C code. It runs in one child (`faces.decode_child`) that has
+a bounded memory, processor and wall time and no secret, and is started again when it ends. One
+picture is open at a time; other callers stand in a short line.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import select
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import faces
+from faces import frames, processes
+from faces.align import Affine
+from faces.errors import Busy, InvalidImage
+from faces.gate import Gate
+from faces.image import Header, decodable
+from faces.types import Box, Pixels
+
+WALL_SECONDS = 5.5
+RECYCLE_JOBS = 2000
+RECYCLE_BYTES = 96 * 2**20
+"""A child that keeps more than this after a picture is closed is replaced."""
+_CROPS_A_REQUEST = 16
+_PIPE_BYTES = 2**20
+_KEPT_VARIABLES = ("PATH", "LD_LIBRARY_PATH", "PYTHONHOME", "LANG")
+
+
+class _ChildEnded(Exception):
+    """The child ended by itself, or by a signal that we did not send."""
+
+
+class _ChildHung(Exception):
+    """The child did not answer in time and was killed."""
+
+
+class OpenPicture:
+    """A picture that the child holds; `image` is upright, its longest side at most `side`."""
+
+    def __init__(self, child: _Child, header: Header, image: Pixels) -> None:
+        self._child = child
+        self.header = header
+        self.image = image
+
+    @property
+    def scale(self) -> tuple[float, float]:
+        """Full-size pixels per pixel of `image`, along x and y."""
+        height, width = self.image.shape[:2]
+        return self.header.width / width, self.header.height / height
+
+    def cut(self, placements: Sequence[Affine], size: int, *, finer: bool = False) -> Pixels:
+        """Square crops, (n, size, size, 3) BGR.
+
+        Each placement maps corner coordinates of the crop to those of the upright, full-size
+        picture. With `finer` the child decodes the picture larger where a crop calls for it.
+        """
+        crops = np.empty((len(placements), size, size, 3), np.uint8)
+        for start in range(0, len(placements), _CROPS_A_REQUEST):
+            part = placements[start : start + _CROPS_A_REQUEST]
+            head = {"op": "cut", "placements": part, "size": size, "finer": finer}
+            _, body = self._ask(head)
+            crops[start : start + len(part)] = np.frombuffer(body, np.uint8).reshape(
+                len(part), size, size, 3
+            )
+        return crops
+
+    def jpeg(self, box: Box, *, side: int, cap: int) -> bytes:
+        """The part of the upright picture inside `box` as a JPEG of at most `cap` bytes."""
+        edges = [box.x, box.y, box.x + box.width, box.y + box.height]
+        _, body = self._ask({"op": "jpeg", "box": edges, "side": side, "cap": cap})
+        return bytes(body)
+
+    def _ask(self, head: dict[str, Any]) -> tuple[dict[str, Any], memoryview]:
+        try:
+            answer, content = self._child.exchange(head)
+        except (_ChildEnded, _ChildHung) as error:
+            raise _failed() from error
+        _raise_for(answer)
+        return answer, content
+
+
+class Decoder:
+    """Opens pictures, one at a time. Safe to use from any thread."""
+
+    def __init__(
+        self,
+        *,
+        waiting: int = 16,
+        patience: float = 15.0,
+        argv: Sequence[str] = (sys.executable, "-m", "faces.decode_child"),
+    ) -> None:
+        """`waiting` callers may stand in line for `patience` seconds; `argv` starts the child."""
+        self._gate = Gate(waiting=waiting, patience=patience)
+        self._argv = tuple(argv)
+        self._starter = processes.Starter()
+        self._child: _Child | None = None
+
+    @property
+    def pid(self) -> int | None:
+        """The child's process id, None when none runs."""
+        return self._child.pid if self._child else None
+
+    @property
+    def load(self) -> int:
+        """How many callers are inside or in line."""
+        return self._gate.load
+
+    def warm(self) -> None:
+        """Start the child ahead of the first picture."""
+        with self._gate.enter():
+            self._ready()
+
+    @contextmanager
+    def open(
+        self,
+        data: bytes,
+        header: Header,
+        *,
+        side: int,
+        cancelled: Callable[[], bool] | None = None,
+    ) -> Iterator[OpenPicture]:
+        """The probed picture, open for the length of the block.
+
+        Raises InvalidImage with reason `truncated` or `decoder_failed`, Busy when the line is
+        full or no child can be started, Cancelled when `cancelled` answers True before its turn.
+        """
+        with self._gate.enter(cancelled):
+            picture = self._opened(data, header, side)
+            try:
+                yield picture
+            finally:
+                self._closed()
+
+    def close(self) -> None:
+        """End the child and the thread that started it."""
+        if self._child is not None:
+            self._child.end()
+            self._child = None
+        self._starter.close()
+
+    def _opened(self, data: bytes, header: Header, side: int) -> OpenPicture:
+        body = decodable(data, header)
+        head = {
+            "op": "open",
+            "format": header.format,
+            "stored_size": header.stored_size,
+            "orientation": header.orientation,
+            "complete": header.complete,
+            "side": side,
+        }
+        for last in (False, True):
+            child = self._ready()
+            try:
+                answer, content = child.exchange(head, body)
+            except _ChildHung as error:
+                self._child = None
+                raise _failed() from error
+            except _ChildEnded as error:
+                # It may have been ended from outside, by the kernel for want of memory, say: the
+                # picture gets a second chance.
+                self._child = None
+                if last:
+                    raise _failed() from error
+                continue
+            if answer.get("error"):
+                self._closed()
+            _raise_for(answer)
+            width, height = answer["size"]
+            image = np.frombuffer(content, np.uint8).reshape(height, width, 3)
+            return OpenPicture(child, header, image)
+        raise AssertionError("unreachable")
+
+    def _ready(self) -> _Child:
+        if self._child is not None and not self._child.alive:
+            self._child.end()
+            self._child = None
+        if self._child is None:
+            try:
+                self._child = _Child(self._starter, self._argv)
+            except OSError as error:
+                raise Busy("No process could be started to decode the picture.") from error
+        return self._child
+
+    def _closed(self) -> None:
+        """Let the child drop its picture; replace it when it has grown or worked long enough."""
+        child = self._child
+        if child is None:
+            return
+        try:
+            answer, _ = child.exchange({"op": "close"})
+        except (_ChildEnded, _ChildHung):
+            self._child = None
+            return
+        if answer["rss"] > RECYCLE_BYTES or child.exchanges > RECYCLE_JOBS:
+            child.end()
+            self._child = None
+
+
+class _Child:
+    """One running child and the two pipes to it."""
+
+    def __init__(self, starter: processes.Starter, argv: Sequence[str]) -> None:
+        root = Path(faces.__file__).parent.parent
+        env = {name: os.environ[name] for name in _KEPT_VARIABLES if name in os.environ}
+        env |= {
+            # Give every large buffer back to the system at once.
+            "MALLOC_MMAP_THRESHOLD_": "262144",
+            "MALLOC_TRIM_THRESHOLD_": "262144",
+            "MALLOC_ARENA_MAX": "1",
+        }
+        self._process = starter.start(
+            lambda: processes.start(
+                argv, env=env, cwd=root, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+            )
+        )
+        if self._process.stdin is None or self._process.stdout is None:
+            raise OSError("the child has no pipes")
+        self._in, self._out = self._process.stdin, self._process.stdout
+        for pipe in (self._in, self._out):
+            os.set_blocking(pipe.fileno(), False)
+            with contextlib.suppress(OSError):  # a smaller pipe is only slower
+                fcntl.fcntl(pipe.fileno(), fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
+        self.exchanges = 0
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    @property
+    def alive(self) -> bool:
+        return self._process.poll() is None
+
+    def exchange(
+        self, head: dict[str, Any], body: bytes = b""
+    ) -> tuple[dict[str, Any], memoryview]:
+        """The answer to one request. Raises _ChildEnded or _ChildHung; the child is then gone."""
+        deadline = time.monotonic() + WALL_SECONDS
+        self.exchanges += 1
+        try:
+            self._write(frames.pack(head, len(body)), deadline)
+            self._write(body, deadline)
+            lengths = self._read(frames.LENGTHS.size, deadline)
+            head_length, body_length = frames.LENGTHS.unpack(lengths)
+            answer = frames.unpack_head(bytes(self._read(head_length, deadline)))
+            return answer, self._read(body_length, deadline)
+        except (OSError, ValueError) as error:
+            self.end()
+            raise _ChildEnded from error
+        except BaseException:
+            self.end()
+            raise
+
+    def end(self) -> None:
+        """Kill the child and close the pipes."""
+        self._process.kill()
+        self._process.wait()
+        for pipe in (self._in, self._out):
+            with contextlib.suppress(OSError):
+                pipe.close()
+
+    def _write(self, data: bytes, deadline: float) -> None:
+        left = memoryview(data)
+        while left:
+            self._await(self._in.fileno(), select.POLLOUT, deadline)
+            with contextlib.suppress(BlockingIOError):
+                left = left[os.write(self._in.fileno(), left) :]
+
+    def _read(self, length: int, deadline: float) -> memoryview:
+        content = memoryview(bytearray(length))
+        done = 0
+        while done < length:
+            self._await(self._out.fileno(), select.POLLIN, deadline)
+            with contextlib.suppress(BlockingIOError):
+                count = os.readv(self._out.fileno(), [content[done:]])
+                if count == 0:
+                    raise OSError("the child closed its end")
+                done += count
+        return content
+
+    @staticmethod
+    def _await(descriptor: int, event: int, deadline: float) -> None:
+        poll = select.poll()
+        poll.register(descriptor, event)
+        left = deadline - time.monotonic()
+        if left <= 0 or not poll.poll(left * 1000):
+            raise _ChildHung
+
+
+def _raise_for(answer: dict[str, Any]) -> None:
+    match answer.get("error"):
+        case None:
+            return
+        case "truncated":
+            raise InvalidImage("truncated", "The picture ends before all of its pixels are there.")
+        case _:
+            raise _failed()
+
+
+def _failed() -> InvalidImage:
+    return InvalidImage(
+        "decoder_failed",
+        "The picture could not be decoded within the limits on time and memory: it is damaged.",
+    )

@@ -1,0 +1,142 @@
+"""Faces in a picture: YuNet through ONNX Runtime, its priors and suppression in numpy.
+
+YuNet (Wu et al. 2023) looks at three grids with cells of 8, 16 and 32 pixels. Each cell says how
+sure it is of a face and where its box and five landmarks lie relative to the cell.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from faces.types import Box, Detection, Pixels
+
+STRIDES = (8, 16, 32)
+MIN_CONFIDENCE = 0.6
+SUPPRESSION_IOU = 0.3
+MAX_CANDIDATES = 5000
+_MULTIPLE = 32
+
+Floats = npt.NDArray[np.float32]
+
+
+class Network(Protocol):
+    """Runs the detector's graph (`faces.models.yunet`)."""
+
+    def run(self, inputs: Mapping[str, npt.NDArray[Any]], /) -> list[npt.NDArray[Any]]:
+        """The outputs for `{"image": uint8 (1, height, width, 3)}`."""
+        ...
+
+
+class Detector:
+    """Finds faces in upright pictures."""
+
+    def __init__(self, network: Network, *, min_confidence: float = MIN_CONFIDENCE) -> None:
+        self._network = network
+        self._min_confidence = min_confidence
+
+    def detect(self, image: Pixels) -> list[Detection]:
+        """Every face in a BGR image, surest first, in the image's own pixels.
+
+        Where none is found the image is looked at again turned by 90, 270 and 180 degrees; what is
+        found then is given in the frame of the image as it came.
+        """
+        found = self._pass(image)
+        if found.size:
+            return _detections(found)
+        for quarters in (1, 3, 2):
+            found = self._pass(np.rot90(image, quarters))
+            if found.size:
+                height, width = image.shape[:2]
+                return _detections(_turned_back(found, quarters, width, height))
+        return []
+
+    def _pass(self, image: Pixels) -> Floats:
+        """Rows of x, y, width, height, ten landmark numbers and confidence, suppressed."""
+        height, width = image.shape[:2]
+        padded = np.zeros((1, _up(height), _up(width), 3), np.uint8)
+        padded[0, :height, :width] = image
+        outputs = self._network.run({"image": padded})
+        rows = np.concatenate(
+            [
+                decode_cells(output[0], stride, self._min_confidence)
+                for output, stride in zip(outputs, STRIDES, strict=True)
+            ]
+        )
+        order = np.argsort(-rows[:, 14], kind="stable")[:MAX_CANDIDATES]
+        return suppress(rows[order], SUPPRESSION_IOU)
+
+
+def decode_cells(output: Floats, stride: int, min_confidence: float) -> Floats:
+    """The cells of one grid, (16, rows, columns), that are at least so sure: (n, 15) rows.
+
+    A row is x, y, width, height, five landmarks and the confidence, which is the geometric mean
+    of the class and the object probability.
+    """
+    probabilities = 1 / (1 + np.exp(-output[:2]))
+    confidence = np.sqrt(probabilities[0] * probabilities[1])
+    row, column = np.nonzero(confidence >= min_confidence)
+    cells = output[2:, row, column].T  # (n, 14)
+    origin = np.stack([column, row], axis=1).astype(np.float32)
+    result = np.empty((len(cells), 15), np.float32)
+    centre = (origin + cells[:, :2]) * stride
+    size = np.exp(cells[:, 2:4]) * stride
+    result[:, :2] = centre - size / 2
+    result[:, 2:4] = size
+    result[:, 4:14] = (cells[:, 4:] + np.tile(origin, 5)) * stride
+    result[:, 14] = confidence[row, column]
+    return result
+
+
+def suppress(rows: Floats, max_iou: float) -> Floats:
+    """The rows, surest first, without those that overlap a surer one by more than `max_iou`."""
+    kept = []
+    left, top = rows[:, 0], rows[:, 1]
+    right, bottom = left + rows[:, 2], top + rows[:, 3]
+    area = rows[:, 2] * rows[:, 3]
+    alive = np.arange(len(rows))
+    while alive.size:
+        first, rest = alive[0], alive[1:]
+        kept.append(first)
+        width = np.minimum(right[first], right[rest]) - np.maximum(left[first], left[rest])
+        height = np.minimum(bottom[first], bottom[rest]) - np.maximum(top[first], top[rest])
+        shared = np.clip(width, 0, None) * np.clip(height, 0, None)
+        alive = rest[shared <= max_iou * (area[first] + area[rest] - shared)]
+    return rows[kept]
+
+
+def _turned_back(rows: Floats, quarters: int, width: int, height: int) -> Floats:
+    """Rows found in `np.rot90(image, quarters)`, in the frame of the image of this size."""
+    points = rows[:, 4:14].reshape(-1, 5, 2)
+    corners = np.stack([rows[:, :2], rows[:, :2] + rows[:, 2:4]], axis=1)
+
+    def back(p: Floats) -> Floats:
+        x, y = p[..., 0], p[..., 1]
+        if quarters == 1:
+            return np.stack([width - y, x], axis=-1)
+        if quarters == 2:
+            return np.stack([width - x, height - y], axis=-1)
+        return np.stack([y, height - x], axis=-1)
+
+    turned = back(corners)
+    result = rows.copy()
+    result[:, :2] = turned.min(axis=1)
+    result[:, 2:4] = turned.max(axis=1) - turned.min(axis=1)
+    result[:, 4:14] = back(points).reshape(-1, 10)
+    return result
+
+
+def _detections(rows: Floats) -> list[Detection]:
+    result = []
+    for row in rows.tolist():
+        x, y, width, height, x0, y0, x1, y1, x2, y2, x3, y3, x4, y4, confidence = row
+        landmarks = ((x0, y0), (x1, y1), (x2, y2), (x3, y3), (x4, y4))
+        result.append(Detection(Box(x, y, width, height), confidence, landmarks))
+    return result
+
+
+def _up(side: int) -> int:
+    return -(-side // _MULTIPLE) * _MULTIPLE
