@@ -1,0 +1,103 @@
+"""Scores of vectors against a query vector, as Atlas gives them.
+
+    cosine       max(0, (1 + cos) / 2)          dotProduct   max(0, (1 + dot) / 2), not capped at 1
+    euclidean    1 / (1 + d²), d² squared       packed bits  (bits - hamming) / bits
+    int8 dotProduct                             0.5 + dot / (dimensions x 32768)
+
+Source: Lucene's VectorSimilarityFunction and VectorUtil, and the engine's own bit similarity.
+Inputs are float32 or int8, sums are taken in float64, the score is rounded to float32.
+
+`estimate` answers with float32 products over many rows at once and says how far off they may be;
+`exact_scores` is for the few rows that may be in the answer.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from localatlas.bsonvectors import INT8, PACKED_BIT, Vector
+
+Floats = NDArray[np.float32]
+Doubles = NDArray[np.float64]
+# Half a unit in the last place of float32, the bound of one rounding.
+UNIT = 2.0**-24
+# Products of two lengths between which float32 sums neither overflow nor lose small terms.
+NARROWEST, WIDEST = np.float32(1e-30), np.float32(1e37)
+
+
+def length(vector: Vector) -> float:
+    """Return the euclidean length of a float32 or int8 vector; 0 for packed bits."""
+    if vector.kind == PACKED_BIT:
+        return 0.0
+    values = vector.values.astype(np.float64)
+    return float(np.sqrt(values @ values))
+
+
+def exact_scores(rows: NDArray[Any], query: Vector, similarity: str, dimensions: int) -> Floats:
+    """Return the score of each of `rows` (n, width), float32 (n,)."""
+    if query.kind == PACKED_BIT:
+        return _bit_scores(rows, query, dimensions)
+    wide = rows.astype(np.float64)
+    target = query.values.astype(np.float64)
+    if similarity == "euclidean":
+        difference = wide - target
+        return _rounded(1.0 / (1.0 + np.einsum("ij,ij->i", difference, difference)))
+    dots = np.einsum("ij,j->i", wide, target)
+    if similarity == "cosine":
+        lengths = np.sqrt(np.einsum("ij,ij->i", wide, wide) * (target @ target))
+        return _rounded(np.maximum((1.0 + dots / lengths) / 2.0, 0.0))
+    if query.kind == INT8:
+        return _rounded(0.5 + dots / (dimensions * 32768.0))
+    return _rounded(np.maximum((1.0 + dots) / 2.0, 0.0))
+
+
+def estimate(
+    rows: NDArray[Any], lengths: Floats, query: Vector, similarity: str
+) -> tuple[Floats, Floats]:
+    """Return for each row a rank (larger is better) and how far that may be from the true one.
+
+    `lengths` are those of the rows. Ranks are the cosine, the dot product cut at -1, or minus the
+    squared distance: they order rows as the score does. An infinite error says that float32 was too
+    narrow to tell. Errors also cover the rounding of the score itself, so that rows whose scores
+    will be equal are not told apart.
+    """
+    if query.kind == PACKED_BIT:
+        distances = np.bitwise_count(rows ^ query.values).sum(axis=1, dtype=np.int32)
+        return -distances.astype(np.float32), np.zeros(len(rows), np.float32)
+    target = query.values.astype(np.float32)
+    wide = rows if rows.dtype == np.float32 else rows.astype(np.float32)
+    # A sum of n products errs by at most about n half-units of the product of the two lengths.
+    width = np.float32((rows.shape[1] + 8) * UNIT)
+    size = np.float32(length(query))
+    with np.errstate(over="ignore", under="ignore", invalid="ignore", divide="ignore"):
+        dots = wide @ target
+        products = lengths * size
+        if similarity == "cosine":
+            ranks = dots / products
+            errors = np.full(len(rows), 2 * width, np.float32)
+        elif similarity == "dotProduct":
+            ranks = np.maximum(dots, np.float32(-1))
+            errors = products * width + np.float32(4 * UNIT)
+        else:
+            total = lengths * lengths + size * size
+            ranks = 2 * dots - total
+            errors = (total + 1) * (4 * width)
+        unsure = (products > WIDEST) | ~np.isfinite(ranks)
+        if similarity == "cosine":
+            unsure |= products < NARROWEST
+        errors[unsure] = np.inf
+    return ranks, errors
+
+
+def _bit_scores(rows: NDArray[Any], query: Vector, dimensions: int) -> Floats:
+    distances = np.bitwise_count(rows ^ query.values).sum(axis=1, dtype=np.int64)
+    return _rounded((dimensions - distances) / dimensions)
+
+
+def _rounded(scores: Doubles) -> Floats:
+    # A dot product of huge vectors may exceed float32: such a score is infinite, as it is in Atlas.
+    with np.errstate(over="ignore"):
+        return scores.astype(np.float32)

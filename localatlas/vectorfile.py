@@ -1,0 +1,175 @@
+"""The file in which an index sleeps: a BSON header, then the arrays as they lie in memory.
+
+    8 bytes magic, 4 bytes length and 4 bytes CRC-32 of the header, header, sections
+
+The header names the definition, the caller's `about` document and each section with its type,
+shape and CRC-32. Writing goes to a file beside it that then takes its name, so a crash leaves the
+old one.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from bson import CodecOptions, decode, encode
+from bson.binary import UuidRepresentation
+from bson.codec_options import DatetimeConversion
+from bson.errors import BSONError
+from numpy.typing import NDArray
+
+from localatlas.vectors import DTYPES as VECTOR_DTYPES
+from localatlas.vectors import Block
+
+MAGIC = b"LAVECT01"
+LEAD = struct.Struct("<8sII")
+# As documents are decoded for the index: dates of any year, UUIDs as binary.
+CODEC: CodecOptions[dict[str, Any]] = CodecOptions(
+    datetime_conversion=DatetimeConversion.DATETIME_MS,
+    uuid_representation=UuidRepresentation.UNSPECIFIED,
+)
+
+
+class StaleFileError(Exception):
+    """The vector file is damaged, or of another definition or version; build the index anew."""
+
+
+@dataclass(frozen=True, slots=True)
+class Frozen:
+    """A filter column at rest: arrays by name, and the distinct strings."""
+
+    arrays: dict[str, NDArray[Any]]
+    strings: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Contents:
+    """Everything an index holds: ids by row, blocks by (path, kind), columns by path."""
+
+    ids: list[Any]
+    blocks: dict[tuple[str, str], tuple[Block, ...]]
+    columns: dict[str, Frozen]
+
+
+def write_vector_file(
+    path: Path, definition: Mapping[str, Any], about: Mapping[str, Any], contents: Contents
+) -> None:
+    """Write `contents` to `path` and force it to the disk; raises OSError."""
+    sections: list[dict[str, Any]] = []
+    parts: list[memoryview] = []
+
+    def add(array: NDArray[Any]) -> dict[str, Any]:
+        data = _bytes(np.ascontiguousarray(array))
+        parts.append(data)
+        return {"dtype": array.dtype.str, "shape": list(array.shape), "crc": zlib.crc32(data)}
+
+    def add_document(document: Mapping[str, Any]) -> dict[str, Any]:
+        return add(np.frombuffer(encode(document), np.uint8))
+
+    sections.append({"what": "ids", **add_document({"ids": contents.ids})})
+    for (field, kind), blocks in contents.blocks.items():
+        for block in blocks:
+            arrays = [add(array) for array in (block.values, block.lengths, block.rows)]
+            sections.append({"what": "block", "path": field, "kind": kind, "arrays": arrays})
+    for field, column in contents.columns.items():
+        sections.append(
+            {
+                "what": "column",
+                "path": field,
+                "names": list(column.arrays),
+                "arrays": [add(array) for array in column.arrays.values()],
+                "strings": add_document({"strings": list(column.strings)}),
+            }
+        )
+    header = encode({"definition": definition, "about": about, "sections": sections})
+    partial = path.with_name(path.name + ".partial")
+    try:
+        with partial.open("wb") as file:
+            file.write(LEAD.pack(MAGIC, len(header), zlib.crc32(header)))
+            file.write(header)
+            for part in parts:
+                file.write(part)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def read_about(path: Path) -> dict[str, Any]:
+    """Return the `about` document of the file without the vectors; raises as reading does."""
+    with path.open("rb") as file:
+        about: dict[str, Any] = _header(file)["about"]
+    return about
+
+
+def read_vector_file(path: Path, definition: Mapping[str, Any]) -> tuple[dict[str, Any], Contents]:
+    """Return `about` and the contents of the file at `path`.
+
+    Raises FileNotFoundError, or StaleFileError when a checksum or the definition does not match.
+    """
+    with path.open("rb") as file:
+        header = _header(file)
+        if header["definition"] != definition:
+            raise StaleFileError(f"{path.name} belongs to another definition of the index")
+        ids: list[Any] = []
+        blocks: dict[tuple[str, str], tuple[Block, ...]] = {}
+        columns: dict[str, Frozen] = {}
+        for section in header["sections"]:
+            match section["what"]:
+                case "ids":
+                    ids = _document(file, section)["ids"]
+                case "block":
+                    key = (section["path"], section["kind"])
+                    values, lengths, rows = (_array(file, each) for each in section["arrays"])
+                    if values.dtype != VECTOR_DTYPES[key[1]]:
+                        raise StaleFileError(f"{path.name} holds vectors of an unknown type")
+                    blocks[key] = (*blocks.get(key, ()), Block(values, lengths, rows))
+                case "column":
+                    arrays = [_array(file, each) for each in section["arrays"]]
+                    strings = _document(file, section["strings"])["strings"]
+                    columns[section["path"]] = Frozen(
+                        dict(zip(section["names"], arrays, strict=True)), strings
+                    )
+    return header["about"], Contents(ids, blocks, columns)
+
+
+def _header(file: BinaryIO) -> dict[str, Any]:
+    lead = file.read(LEAD.size)
+    if len(lead) < LEAD.size:
+        raise StaleFileError("the vector file is cut short")
+    magic, size, checksum = LEAD.unpack(lead)
+    if magic != MAGIC:
+        raise StaleFileError("the vector file is of another version")
+    header = file.read(size)
+    if zlib.crc32(header) != checksum:
+        raise StaleFileError("the header of the vector file is damaged")
+    return decode(header, CODEC)
+
+
+def _array(file: BinaryIO, section: Mapping[str, Any]) -> NDArray[Any]:
+    array = np.empty(section["shape"], section["dtype"])
+    if array.size:
+        view = _bytes(array)
+        if file.readinto(view) != len(view):  # type: ignore[attr-defined] # buffered files have it
+            raise StaleFileError("the vector file is cut short")
+        if zlib.crc32(view) != section["crc"]:
+            raise StaleFileError("a section of the vector file is damaged")
+    return array
+
+
+def _bytes(array: NDArray[Any]) -> memoryview:
+    return memoryview(array.reshape(-1).view(np.uint8).data)
+
+
+def _document(file: BinaryIO, section: Mapping[str, Any]) -> dict[str, Any]:
+    try:
+        return decode(_array(file, section).tobytes(), CODEC)
+    except BSONError as error:
+        raise StaleFileError("a section of the vector file is damaged") from error

@@ -1,0 +1,205 @@
+"""A growing set of vectors of one kind, in blocks, each tied to a row of the index.
+
+Blocks never move once full, so a search may go on over them while rows are added: it works on the
+`Snapshot` it took. Memory is that of the vectors, 8 bytes a vector, and the rest of one block.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from localatlas.bsonvectors import FLOAT32, INT8, PACKED_BIT, Vector
+from localatlas.scores import estimate, exact_scores, length
+
+BLOCK_BYTES = 8 * 2**20
+DTYPES: dict[str, type[np.generic]] = {FLOAT32: np.float32, INT8: np.int8, PACKED_BIT: np.uint8}
+# Where the wanted rows are fewer than this share of a block, copying them out beats computing all.
+GATHER_BELOW = 0.3
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """Vectors, their lengths and the rows of the index that they belong to."""
+
+    values: NDArray[Any]
+    lengths: NDArray[np.float32]
+    rows: NDArray[np.int32]
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """The vectors as they were at one moment."""
+
+    blocks: tuple[Block, ...]
+    similarity: str
+    dimensions: int
+
+    def best(
+        self, query: Vector, wanted: NDArray[np.bool_] | None, count: int
+    ) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+        """Return rows and scores of the `count` best vectors, best first.
+
+        `wanted` is a mask over the rows of the index; None wants all. Equal scores come in the
+        order of rows. As exact as if every score were computed in full: the quick float32 pass
+        only rules out what cannot be among the best.
+        """
+        places, ranks, errors = self._estimates(query, wanted)
+        if not places:
+            return np.empty(0, np.int32), np.empty(0, np.float32)
+        rank, error = np.concatenate(ranks), np.concatenate(errors)
+        kept = _contenders(rank, error, count)
+        rows, scores = self._score(places, kept, query)
+        order = np.lexsort((rows, -scores))[:count]
+        return rows[order], scores[order]
+
+    def _estimates(
+        self, query: Vector, wanted: NDArray[np.bool_] | None
+    ) -> tuple[list[tuple[Block, NDArray[np.intp]]], list[Any], list[Any]]:
+        places, ranks, errors = [], [], []
+        for block in self.blocks:
+            chosen = _chosen(block, wanted)
+            if not len(chosen):
+                continue
+            if len(chosen) < GATHER_BELOW * len(block.rows):
+                rank, error = estimate(
+                    block.values[chosen], block.lengths[chosen], query, self.similarity
+                )
+            else:
+                rank, error = estimate(block.values, block.lengths, query, self.similarity)
+                if len(chosen) < len(block.rows):
+                    rank, error = rank[chosen], error[chosen]
+            places.append((block, chosen))
+            ranks.append(rank)
+            errors.append(error)
+        return places, ranks, errors
+
+    def _score(
+        self, places: list[tuple[Block, NDArray[np.intp]]], kept: NDArray[np.intp], query: Vector
+    ) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+        rows, scores, start = [], [], 0
+        for block, chosen in places:
+            end = start + len(chosen)
+            low, high = np.searchsorted(kept, (start, end))
+            inside = chosen[kept[low:high] - start]
+            if len(inside):
+                rows.append(block.rows[inside])
+                scores.append(
+                    exact_scores(block.values[inside], query, self.similarity, self.dimensions)
+                )
+            start = end
+        return np.concatenate(rows), np.concatenate(scores)
+
+
+class VectorSet:
+    """The vectors of one kind at one path, in the order they were added."""
+
+    def __init__(self, kind: str, similarity: str, dimensions: int) -> None:
+        self.kind = kind
+        self.similarity = similarity
+        self.dimensions = dimensions
+        self.width = dimensions // 8 if kind == PACKED_BIT else dimensions
+        self._dtype = DTYPES[kind]
+        itemsize = np.dtype(self._dtype).itemsize
+        self._room = max(64, BLOCK_BYTES // (self.width * itemsize))
+        self._full: list[Block] = []
+        self._last: Block | None = None
+        self._used = 0
+
+    def __len__(self) -> int:
+        return sum(len(block.rows) for block in self._full) + self._used
+
+    def add(self, row: int, vector: Vector) -> None:
+        """Append the vector of `row`; rows only ever grow."""
+        if self._last is None or self._used == len(self._last.rows):
+            self._open()
+        assert self._last is not None  # noqa: S101 - opened just above
+        self._last.values[self._used] = vector.values
+        self._last.lengths[self._used] = length(vector)
+        self._last.rows[self._used] = row
+        self._used += 1
+
+    def extend(self, block: Block) -> None:
+        """Append many vectors at once, as a block of their own, without a copy."""
+        self._close()
+        self._full.append(block)
+
+    @property
+    def room(self) -> int:
+        """How many vectors a full block holds."""
+        return self._room
+
+    def snapshot(self) -> Snapshot:
+        """Return the vectors as they are now; later additions do not show in it."""
+        blocks = list(self._full)
+        if self._last is not None and self._used:
+            blocks.append(_cut(self._last, 0, self._used))
+        return Snapshot(tuple(blocks), self.similarity, self.dimensions)
+
+    def compact(self, new_rows: NDArray[np.int32]) -> VectorSet:
+        """Return the vectors whose row lives on; `new_rows` gives each row its new number or -1."""
+        packed = VectorSet(self.kind, self.similarity, self.dimensions)
+        for block in self.snapshot().blocks:
+            rows = new_rows[block.rows]
+            alive = rows >= 0
+            if alive.all():
+                moved = Block(block.values, block.lengths, rows)
+            else:
+                moved = Block(block.values[alive], block.lengths[alive], rows[alive])
+            packed._take(moved)
+        return packed
+
+    def _take(self, block: Block) -> None:
+        """Keep `block`, in one with the block before it where both are small."""
+        if not len(block.rows):
+            return
+        if self._full and len(self._full[-1].rows) + len(block.rows) <= self._room:
+            last = self._full.pop()
+            block = Block(
+                np.concatenate((last.values, block.values)),
+                np.concatenate((last.lengths, block.lengths)),
+                np.concatenate((last.rows, block.rows)),
+            )
+        self._full.append(block)
+
+    def _open(self) -> None:
+        self._close()
+        # Small sets start with small blocks.
+        room = min(self._room, max(64, len(self)))
+        self._last = Block(
+            np.empty((room, self.width), self._dtype),
+            np.empty(room, np.float32),
+            np.empty(room, np.int32),
+        )
+
+    def _close(self) -> None:
+        if self._last is not None and self._used:
+            self._full.append(_cut(self._last, 0, self._used))
+        self._last, self._used = None, 0
+
+
+def _cut(block: Block, start: int, end: int) -> Block:
+    return Block(block.values[start:end], block.lengths[start:end], block.rows[start:end])
+
+
+def _chosen(block: Block, wanted: NDArray[np.bool_] | None) -> NDArray[np.intp]:
+    if wanted is None:
+        return np.arange(len(block.rows))
+    return np.flatnonzero(wanted[block.rows])
+
+
+def _contenders(
+    ranks: NDArray[np.float32], errors: NDArray[np.float32], count: int
+) -> NDArray[np.intp]:
+    """Return the positions of all that may be among the `count` best, in growing order."""
+    if len(ranks) <= count:
+        return np.arange(len(ranks))
+    with np.errstate(invalid="ignore"):
+        least, most = ranks - errors, ranks + errors
+    least[~np.isfinite(errors)] = -np.inf
+    threshold = np.partition(least, len(least) - count)[len(least) - count]
+    # Written so that a rank that is not a number keeps its row in.
+    return np.flatnonzero(~(most < threshold))
