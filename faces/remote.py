@@ -22,6 +22,7 @@ import numpy as np
 from faces.breaker import Breaker
 from faces.errors import (
     Busy,
+    Cancelled,
     EncoderUnavailable,
     ImageTooLarge,
     InvalidImage,
@@ -36,6 +37,7 @@ from faces.image import probe
 from faces.types import Analysis, Box, Detection, Face, Picture, Vector
 
 Choose = Callable[[Sequence[Face]], Sequence[int]]
+GaveUp = Callable[[], bool]
 
 ATTEMPTS = 3
 CHECK_FRESH = 2.0  # seconds for which the answer to "is it there?" is reused
@@ -76,12 +78,16 @@ class RemotePipeline:
         expected: Expected,
         local: Thumbnailer,
         *,
+        max_bytes: int | None = None,
         timeout: float = 20.0,
         transport: httpx2.BaseTransport | None = None,
         breaker: Breaker | None = None,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._expected, self._local, self._sleep = expected, local, sleep
+        self._max_bytes = max_bytes
+        self._busy = 0
+        self._counting = threading.Lock()
         self._breaker = breaker or Breaker()
         self._client = httpx2.Client(
             base_url=url.rstrip("/"),
@@ -109,6 +115,11 @@ class RemotePipeline:
         assert self._build is not None  # noqa: S101 - _identify raises or sets it
         return self._build
 
+    @property
+    def load(self) -> int:
+        """How many photos are being sent or waited for."""
+        return self._busy
+
     def check(self) -> None:
         """Returns when the service is there and makes the right vectors; asks every 2 seconds."""
         with self._lock:
@@ -123,9 +134,15 @@ class RemotePipeline:
         if fault is not None:
             raise fault
 
-    def analyse(self, data: bytes, *, choose: Choose | None = None) -> Analysis:
-        """All faces of the photo, the largest first; those that `choose` names are encoded."""
-        header = probe(data)
+    def analyse(
+        self, data: bytes, *, choose: Choose | None = None, cancelled: GaveUp | None = None
+    ) -> Analysis:
+        """All faces of the photo, the largest first; those that `choose` names are encoded.
+
+        `cancelled` is asked before the photo is sent; the wait for the answer has its own limit.
+        """
+        header = probe(data, max_bytes=self._max_bytes)
+        _unless(cancelled)
         picture = Picture(header.width, header.height, hashlib.sha256(data).hexdigest())
         if choose is None:
             return self._analysis(picture, self._post("/v1/embed", data, {}))
@@ -147,9 +164,16 @@ class RemotePipeline:
         }
         return Analysis(picture, tuple(faces), self.model, self._own(known), timings)
 
-    def embed_known(self, data: bytes, detections: Sequence[Detection]) -> Analysis:
+    def embed_known(
+        self,
+        data: bytes,
+        detections: Sequence[Detection],
+        *,
+        cancelled: GaveUp | None = None,
+    ) -> Analysis:
         """The given faces of the photo, encoded, in the given order; nothing is detected."""
-        header = probe(data)
+        header = probe(data, max_bytes=self._max_bytes)
+        _unless(cancelled)
         picture = Picture(header.width, header.height, hashlib.sha256(data).hexdigest())
         return self._analysis(picture, self._embed(detections, data))
 
@@ -185,11 +209,17 @@ class RemotePipeline:
         if path == "/v1/embed":
             fields = {**fields, "model": self.model}
         files = {"image": ("photo", data, "application/octet-stream")}
-        return self._answer(lambda: self._client.post(path, data=fields, files=files), ATTEMPTS)
+        with self._counting:
+            self._busy += 1
+        try:
+            return self._answer(lambda: self._client.post(path, data=fields, files=files), ATTEMPTS)
+        finally:
+            with self._counting:
+                self._busy -= 1
 
     def _identify(self, attempts: int = ATTEMPTS) -> None:
         """Learns the build; raises ModelMismatch when the service makes other vectors."""
-        answer = self._answer(lambda: self._client.get("/v1/models"), attempts)
+        answer = self._answer(lambda: self._client.get("/v1/models", timeout=3.0), attempts)
         active = [entry for entry in answer.get("items", []) if entry.get("active")]
         if not active:
             raise Loading("The encoder service is still loading its model.")
@@ -257,6 +287,11 @@ class RemotePipeline:
         if abs(norm - 1.0) > 1e-3:
             raise EncoderUnavailable(_STRANGE)
         return vector / np.float32(norm)
+
+
+def _unless(cancelled: GaveUp | None) -> None:
+    if cancelled is not None and cancelled():
+        raise Cancelled
 
 
 def _decoded(response: httpx2.Response) -> Mapping[str, Any]:
