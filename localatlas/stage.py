@@ -53,14 +53,14 @@ def check_by_server(spec: object) -> None:
     """Raise CommandError for what mongod refuses before it looks at collection or index."""
     if not isinstance(spec, Mapping):
         raise failure(
-            FAILED_TO_PARSE, f"$vectorSearch value must be an object. Found: {_server_type(spec)}"
+            FAILED_TO_PARSE, f"$vectorSearch value must be an object. Found: {server_type(spec)}"
         )
     if "limit" in spec:
         limit = spec["limit"]
         if not is_number(limit) and not isinstance(limit, Decimal128):
             raise failure(
                 LIMIT_NOT_A_NUMBER,
-                f"Expected $vectorSearch limit to be a number, but found {_server_type(limit)}",
+                f"Expected $vectorSearch limit to be a number, but found {server_type(limit)}",
             )
         if _whole(limit) <= 0:
             raise failure(LIMIT_NOT_POSITIVE, "Expected $vectorSearch limit to be positive")
@@ -181,7 +181,7 @@ def _whole(limit: Any) -> int:
     return int(math.copysign(2**63, number)) if math.isinf(number) else int(number)
 
 
-_SERVER_TYPES = {
+SERVER_TYPES = {
     "BOOLEAN": "bool",
     "INT32": "int",
     "INT64": "long",
@@ -199,6 +199,7 @@ _SERVER_TYPES = {
 }
 
 
-def _server_type(value: object) -> str:
+def server_type(value: object) -> str:
+    """Return the name that mongod's messages give the BSON type of `value`: int, objectId."""
     name = bson_type(value)
-    return _SERVER_TYPES.get(name, name.lower())
+    return SERVER_TYPES.get(name, name.lower())
