@@ -6,17 +6,27 @@ Importing this module loads neither a model nor a runtime: `load_pipeline` does.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING, TypeAlias
 
 from faces.pipeline import Pipeline
 from faces.settings import Settings
 from faces.types import Face
 
+if TYPE_CHECKING:
+    from faces.remote import RemotePipeline
 
-def load_pipeline(settings: Settings, key: str) -> Pipeline:
+AnyPipeline: TypeAlias = "Pipeline | RemotePipeline"
+
+
+def load_pipeline(settings: Settings, key: str) -> AnyPipeline:
     """A pipeline with the encoder of model `key`, its decoder's process started.
 
-    Raises ConfigError for an unknown key, ModelFileError when a model file is missing or broken.
+    With ENCODER=remote the encoder is another instance's, and only `check` shows whether it is
+    there. Raises ConfigError for an unknown key, ModelFileError when a model file is missing or
+    broken.
     """
+    if settings.encoder == "remote":
+        return _remote(settings, key)
     from faces import sessions
     from faces.decoder import Decoder
     from faces.detect import Detector
@@ -40,6 +50,38 @@ def load_pipeline(settings: Settings, key: str) -> Pipeline:
         detector,
         encoder,
         alignment=card.alignment,
+        max_bytes=settings.max_upload_bytes,
+    )
+
+
+def encoder_build(settings: Settings, key: str) -> str:
+    """The build that makes the vectors of model `key` under these settings, without loading it.
+
+    Raises ModelFileError when the file is missing; with ENCODER=remote what `check` raises.
+    """
+    from faces.models import files
+
+    if settings.encoder != "remote":
+        return files.build_sha256(settings.models_path, key)
+    pipeline = _remote(settings, key)
+    try:
+        return pipeline.build
+    finally:
+        pipeline.close()
+
+
+def _remote(settings: Settings, key: str) -> RemotePipeline:
+    from faces.decoder import Decoder
+    from faces.models import cards
+    from faces.pictures import Pictures
+    from faces.remote import Expected, RemotePipeline
+
+    secret = settings.encoder_api_key
+    return RemotePipeline(
+        settings.encoder_url or "",
+        secret.get_secret_value() if secret else None,
+        Expected(key, cards.card(key).dimensions),
+        Pictures(Decoder(), max_bytes=settings.max_upload_bytes),
         max_bytes=settings.max_upload_bytes,
     )
 
