@@ -109,16 +109,21 @@ class KnownItem:
     error_permanent: bool
     hidden: bool
     updated_at: dt.datetime
+    rev: int
 
 
 @dataclass(frozen=True, slots=True)
 class CollectionInfo:
-    """A collection with its declared metadata fields. Counts are filled where asked for."""
+    """A collection with its declared metadata fields. Counts are filled where asked for.
+
+    `pending_fields` are declared but cannot be filtered by until the job `facets_job` is done.
+    """
 
     name: str
     metadata_fields: dict[str, FieldType]
     created_at: dt.datetime
     facets_job: str | None = None
+    pending_fields: tuple[str, ...] = ()
     media: int | None = None
     faces: int | None = None
     subjects: int | None = None

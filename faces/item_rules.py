@@ -1,0 +1,75 @@
+"""Who may write an item, and whether there is anything to write: pure checks of documents."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+from faces import documents, identity
+from faces.database import Document
+from faces.errors import Conflict, LeaseLost
+from faces.leases import Fence
+from faces.records import API_SOURCE, MediaState
+from faces.types import Analysis, MediaInfo, MediaRef
+
+
+def info_fields(info: MediaInfo) -> Document:
+    """The fields of an item's document that its source decides."""
+    fields = dataclasses.asdict(info)
+    fields["taken_at"] = documents.millis(info.taken_at)
+    return fields
+
+
+def stored_key(ref: MediaRef) -> str:
+    """Unique per source over all collections; an API item's own key is not."""
+    if ref.source == API_SOURCE:
+        return identity.media_key(ref.collection, ref.media_id)
+    return ref.source_key
+
+
+def fence_fields(fence: Fence | None) -> Document:
+    """What a write under a lease leaves on the item."""
+    return {"fence": {"name": fence.name, "epoch": fence.epoch}} if fence else {}
+
+
+def same_picture(old: Document | None, content: str, pipeline_version: str) -> bool:
+    """Whether the stored item is this content, already indexed by this pipeline."""
+    states: tuple[MediaState, ...] = ("done", "no_face")
+    return (
+        old is not None
+        and old["state"] in states
+        and old.get("sha256") == content
+        and old.get("pipeline_version") == pipeline_version
+    )
+
+
+def covered(stored: Sequence[Document], analyses: Sequence[Analysis]) -> bool:
+    """Whether every stored face has a vector of each analysis's model."""
+    return all(
+        analysis.model in (face.get("builds") or {}) for face in stored for analysis in analyses
+    )
+
+
+def check_began(old: Document | None, began_rev: int | None) -> None:
+    """Raises Conflict when the item was deleted after a writer began at `began_rev`."""
+    if began_rev is not None and old is not None and old.get("deleted_rev", 0) > began_rev:
+        raise Conflict("The item was deleted while this picture was worked on.")
+
+
+def check_owner(old: Document | None, ref: MediaRef) -> None:
+    """Raises Conflict when another source, or another key of this source, owns the id."""
+    if old is None or old["state"] == "gone":
+        return
+    if old["source"] != ref.source:
+        raise Conflict("Another source owns this id.")
+    if old.get("source_key") != stored_key(ref):
+        raise Conflict("Another item of this source has this id.")
+
+
+def check_epoch(old: Document | None, fence: Fence | None) -> None:
+    """Raises LeaseLost when a later grant of the same lease has written the item."""
+    before = (old or {}).get("fence")
+    if fence is None or before is None or before["name"] != fence.name:
+        return
+    if before["epoch"] > fence.epoch:
+        raise LeaseLost("A later run of the indexer has written this item.")

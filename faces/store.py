@@ -1,0 +1,226 @@
+"""The repository: what the web process and the worker do with the database, in one place.
+
+Everything it raises is of `faces.errors`. Lists give `Page`s; see `faces.records` for the rest.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Iterator, Mapping, Sequence
+
+from faces.database import Db
+from faces.jobs import Jobs
+from faces.leases import Fence, Leases
+from faces.presence import Presence
+from faces.records import (
+    ActiveModel,
+    CollectionInfo,
+    FieldType,
+    Item,
+    KnownItem,
+    Page,
+    PutResult,
+    StoredFace,
+)
+from faces.store_collections import CollectionStore
+from faces.store_lists import ListStore
+from faces.store_media import MediaStore
+from faces.store_models import ModelStore
+from faces.types import Analysis, MediaInfo, MediaRef
+
+
+class Store:
+    """The database of one service. It holds no state of its own and is safe to share by threads."""
+
+    def __init__(self, db: Db) -> None:
+        self.db = db
+        self.jobs = Jobs(db)
+        self.leases = Leases(db)
+        self.presence = Presence(db)
+        self._collections = CollectionStore(db, self.jobs)
+        self._lists = ListStore(db)
+        self._media = MediaStore(db)
+        self._models = ModelStore(db)
+
+    # Collections
+
+    def create_collection(
+        self, name: str, metadata_fields: Mapping[str, FieldType] | None = None
+    ) -> CollectionInfo:
+        """A new collection. Raises Conflict when it is there, InvalidRequest for bad names."""
+        return self._collections.create(name, metadata_fields or {})
+
+    def ensure_collection(self, name: str) -> CollectionInfo:
+        """The collection, made when it is not there: what a configured source may do."""
+        return self._collections.ensure(name)
+
+    def collection(self, name: str, *, counts: bool = False) -> CollectionInfo:
+        """One collection. Raises NotFound."""
+        return self._collections.get(name, counts=counts)
+
+    def collections(self, limit: int = 100, cursor: str | None = None) -> Page[CollectionInfo]:
+        """Collections by name."""
+        return self._collections.page(limit, cursor)
+
+    def redeclare(self, name: str, metadata_fields: Mapping[str, FieldType]) -> str:
+        """Replaces the declared metadata fields; the id of the job that rewrites the facets."""
+        return self._collections.redeclare(name, metadata_fields)
+
+    def delete_collection(self, name: str) -> str:
+        """Hides the collection at once; the id of the job that deletes all that it holds.
+
+        Raises NotFound, and Conflict for `default`.
+        """
+        return self._collections.delete(name)
+
+    # Items and faces
+
+    def put_item(
+        self,
+        ref: MediaRef,
+        info: MediaInfo,
+        analysis: Analysis,
+        *,
+        content: str,
+        min_quality: float = 0.0,
+        pipeline_version: str = "1",
+        fence: Fence | None = None,
+        began_rev: int | None = None,
+        also: Sequence[Analysis] = (),
+        crops: Mapping[int, bytes] | None = None,
+    ) -> PutResult:
+        """Indexes one picture in one transaction, safe to repeat.
+
+        `content` is the SHA-256 of its bytes. Stored faces that overlap a found one keep their id,
+        subject and labels; the rest are minted or removed. Faces without embedding or below
+        `min_quality`, and those that a tombstone covers, are listed as `unindexed`. `also` holds
+        the vectors of other models for the same faces in the same order. `crops` are kept JPEGs by
+        position in `analysis.faces`. `began_rev` is `rev()` from before the work: a delete since
+        then wins. Raises NotFound (collection), Conflict (another owner, or deleted meanwhile),
+        Tombstoned (a source brings back what the API deleted), LeaseLost, InvalidRequest.
+        """
+        return self._media.put(
+            ref,
+            info,
+            (analysis, *also),
+            content=content,
+            min_quality=min_quality,
+            pipeline_version=pipeline_version,
+            fence=fence,
+            began_rev=began_rev,
+            crops=crops or {},
+        )
+
+    def unchanged(
+        self, ref: MediaRef, sha256: str, pipeline_version: str, model: str
+    ) -> PutResult | None:
+        """The stored outcome when these bytes are indexed already by this pipeline and model.
+
+        None when there is work to do. What the source says may still differ: `update_info`.
+        """
+        return self._media.unchanged(ref, sha256, pipeline_version, model)
+
+    def update_info(self, ref: MediaRef, info: MediaInfo, fence: Fence | None = None) -> Item:
+        """Stores what the source says of an item whose pixels are the same. Raises NotFound."""
+        return self._media.update_info(ref, info, fence)
+
+    def record_failure(
+        self,
+        ref: MediaRef,
+        info: MediaInfo,
+        error_class: str,
+        permanent: bool,
+        fence: Fence | None = None,
+        next_at: dt.datetime | None = None,
+    ) -> KnownItem:
+        """Notes that an item could not be indexed; what it has of faces stays.
+
+        `attempts` counts the failures of one class in a row for one etag.
+        """
+        return self._media.record_failure(
+            ref, info, error_class, permanent=permanent, next_at=next_at, fence=fence
+        )
+
+    def delete_item(
+        self,
+        collection: str,
+        media_id: str,
+        *,
+        source: str,
+        tombstone: bool,
+        fence: Fence | None = None,
+    ) -> int:
+        """Removes an item with all its faces; how many faces there were.
+
+        With `tombstone` no source brings it back. Raises NotFound; Conflict when `source` is
+        neither the owner nor `api`.
+        """
+        self._lists.check_collection(collection)
+        return self._media.delete(
+            collection, media_id, source=source, tombstone=tombstone, fence=fence
+        )
+
+    def item(self, collection: str, media_id: str) -> Item:
+        """One item with its faces. Raises NotFound."""
+        return self._lists.item(collection, media_id)
+
+    def rev(self, collection: str, media_id: str) -> int:
+        """The item's revision, 0 when it was never there: give it to `put_item` as `began_rev`."""
+        return self._lists.rev(collection, media_id)
+
+    def items(self, collection: str, limit: int = 100, cursor: str | None = None) -> Page[Item]:
+        """The items of a collection by media id, without faces."""
+        return self._lists.items(collection, limit, cursor)
+
+    def known_items(self, source: str, collection: str) -> Iterator[KnownItem]:
+        """What is stored of a source's items, by source key."""
+        return self._lists.known(source, collection)
+
+    def known_by_keys(self, source: str, keys: Sequence[str]) -> dict[str, KnownItem]:
+        """What is stored of at most 500 keys of a source, by key."""
+        return self._lists.known_by_keys(source, keys)
+
+    def due_items(self, source: str, collection: str, limit: int = 500) -> list[KnownItem]:
+        """Failed items that may be tried again now."""
+        return self._lists.due(source, collection, limit)
+
+    def tombstoned(self, collection: str, media_ids: Sequence[str]) -> set[str]:
+        """Those of the ids that were deleted through the API."""
+        return self._lists.tombstoned(collection, media_ids)
+
+    def faces(
+        self,
+        collection: str,
+        *,
+        media_id: str | None = None,
+        subject_id: str | None = None,
+        limit: int = 100,
+        cursor: str | None = None,
+    ) -> Page[StoredFace]:
+        """Faces of a collection, of an item, or of a subject. Raises NotFound (collection)."""
+        return self._lists.faces(
+            collection, media_id=media_id, subject_id=subject_id, limit=limit, cursor=cursor
+        )
+
+    def face(self, face_id: str, collections: Sequence[str] | None = None) -> StoredFace:
+        """One face. Raises NotFound, also when it is in none of `collections`."""
+        return self._lists.face(face_id, collections)
+
+    def delete_face(self, face_id: str, collections: Sequence[str] | None = None) -> None:
+        """Removes one face and leaves a tombstone with its box. Raises NotFound."""
+        face = self._lists.face(face_id, collections)
+        self._media.remove_faces(face.collection, face.media_id, [face_id], reason="deleted")
+
+    def picture(self, collection: str, image_id: str) -> tuple[Item, bytes | None]:
+        """The item that holds a picture and the largest kept crop of it. Raises NotFound."""
+        return self._lists.picture(collection, image_id)
+
+    # Models
+
+    def active_model(self) -> ActiveModel | None:
+        """The model whose vectors are searched, or None on a new database."""
+        return self._models.active()
+
+    def choose_model(self, key: str, build: str) -> ActiveModel:
+        """The active model, which `key` becomes only on a database without one."""
+        return self._models.choose(key, build)
