@@ -14,14 +14,13 @@ from faces.encode import Encoder
 from faces.errors import InvalidRequest
 from faces.gate import Gate
 from faces.image import probe
+from faces.pictures import Pictures
 from faces.types import Analysis, Box, Detection, Face, Picture, Pixels
 
 Choose = Callable[[Sequence[Face]], Sequence[int]]
 Cancelled = Callable[[], bool]
 
 DETECTION_SIDE = 640
-_THUMBNAIL_CAP = 200_000
-_CROP_SIDE, _CROP_CAP, _CROP_PADDING = 256, 20_000, 0.5
 
 
 class Pipeline:
@@ -45,6 +44,7 @@ class Pipeline:
         self._size = align.TEMPLATES[alignment].size
         self._side = detection_side
         self._max_bytes = max_bytes
+        self._pictures = Pictures(decoder, max_bytes=max_bytes)
         self._encoding = Gate(waiting=64, patience=20.0)
 
     @property
@@ -110,23 +110,14 @@ class Pipeline:
 
     def thumbnail(self, data: bytes, max_side: int = 320) -> bytes:
         """The upright picture as a JPEG, its longest side at most `max_side` pixels."""
-        header = probe(data, max_bytes=self._max_bytes)
-        with self._decoder.open(data, header, side=max_side) as picture:
-            whole = Box(0, 0, header.width, header.height)
-            return picture.jpeg(whole, side=max_side, cap=_THUMBNAIL_CAP)
+        return self._pictures.thumbnail(data, max_side)
 
     def crop(self, data: bytes, box: Box) -> bytes:
         """The face in `box`, padded by half its size, as a JPEG of at most 20 kB."""
-        header = probe(data, max_bytes=self._max_bytes)
-        pad = _CROP_PADDING * max(box.width, box.height)
-        left, top = max(0.0, box.x - pad), max(0.0, box.y - pad)
-        right = min(header.width, box.x + box.width + pad)
-        bottom = min(header.height, box.y + box.height + pad)
-        padded = Box(left, top, right - left, bottom - top)
-        # As large a decode as lets the crop fill its size.
-        grow = max(header.width, header.height) / max(1.0, padded.width, padded.height)
-        with self._decoder.open(data, header, side=round(_CROP_SIDE * grow)) as picture:
-            return picture.jpeg(padded, side=_CROP_SIDE, cap=_CROP_CAP)
+        return self._pictures.crop(data, box)
+
+    def check(self) -> None:
+        """Nothing: all that it needs is in this process. A remote pipeline raises when away."""
 
     def close(self) -> None:
         """End the decoder's process."""

@@ -141,11 +141,13 @@ class Raster:
             cap = cap if side > 16 else 2**31
 
     def _refine(self, step: float) -> None:
+        """Decode a JPEG again, large enough for `step` stored pixels per crop pixel if it may."""
         width, height = self._stored
-        reduction = max(step, math.sqrt(width * height / MAX_DECODED))
-        if self._format != "JPEG" or self._reduction(reduction) >= width // self._pixels.size[0]:
-            return
-        self._pixels = self._decode(self._data, reduction)
+        by = self._reduction(step)
+        while width * height > MAX_DECODED * by * by:
+            by *= 2
+        if self._format == "JPEG" and by < round(width / self._pixels.size[0]):
+            self._pixels = self._decode(self._data, by)
 
     @staticmethod
     def _reduction(wanted: float) -> int:
