@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 from pymongo import MongoClient
 from pymongo.database import Database
@@ -18,6 +19,9 @@ from pymongo.database import Database
 from faces.settings import Settings
 
 ROOT = Path(__file__).resolve().parent.parent
+# How long an example takes says more about the machine than about the code.
+hypothesis.settings.register_profile("likeness", deadline=None)
+hypothesis.settings.load_profile("likeness")
 FETCH = "run `python -m faces.models fetch --samples`, or make test"
 
 
