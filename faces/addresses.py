@@ -192,7 +192,7 @@ def find_origin(origins: Sequence[Origin], url: httpx2.URL) -> Origin | None:
     literal = _literal(url.host)
     if literal is not None:
         host = str(literal)
-    port = url.port or _PORTS[url.scheme]
+    port = _PORTS[url.scheme] if url.port is None else url.port
     matching = [origin for origin in origins if origin.matches(url.scheme, host, port)]
     return max(matching, key=lambda origin: origin.private, default=None)
 

@@ -159,7 +159,10 @@ class Fetcher:
 
     def _follow(self, source: httpx2.URL, location: str) -> httpx2.URL:
         try:
-            target = source.join(location)
+            place = httpx2.URL(location)
+            if place.scheme and not place.host:
+                raise UrlNotAllowed
+            target = source.join(place)
         except (httpx2.InvalidURL, UnicodeError, ValueError):
             raise UrlNotAllowed from None
         if source.scheme == "https" and target.scheme != "https":
