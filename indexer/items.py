@@ -1,0 +1,255 @@
+"""One entry brought up to date: its bytes read, looked at and stored, or its failure recorded."""
+
+from __future__ import annotations
+
+import datetime as dt
+import hashlib
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, Protocol, TypeAlias, TypeVar
+
+from faces.errors import Busy, Conflict, DatabaseUnavailable, LikenessError, StorageFull, Tombstoned
+from faces.leases import Fence
+from faces.records import KnownItem
+from faces.store import Store
+from faces.types import PIPELINE_VERSION, Analysis, MediaInfo, MediaRef
+from indexer.plan import Step
+from indexer.retry import Failure, classify
+from indexer.sources.base import Body, Entry, Source, Unusable
+from indexer.stamp import Stamp, info_of
+
+Ending: TypeAlias = Literal[
+    "indexed", "no_face", "updated", "unchanged", "waiting", "failed", "broken", "conflicts",
+    "tombstoned", "deleted", "stopped",
+]  # fmt: skip
+DATABASE_PATIENCE_S = 120.0
+R = TypeVar("R")
+
+
+class Analyst(Protocol):
+    """What looks at pictures; loaded when the first one comes."""
+
+    @property
+    def model(self) -> str:
+        """The key of the model that makes the embeddings."""
+        ...
+
+    def analyse(self, data: bytes) -> Analysis:
+        """All faces of the picture with their embeddings."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One listed entry, what is stored of it, and what to do."""
+
+    entry: Entry
+    known: KnownItem | None
+    step: Step
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """How one entry ended. `reason` and `detail` say why it failed; `faces` are those stored."""
+
+    key: str
+    ending: Ending
+    faces: int = 0
+    reason: str | None = None
+    detail: str = ""
+    refused: bool = False
+    """The media server answered 401 or 403."""
+    read: bool = False
+    """The source gave the bytes, or said that they are the same."""
+
+
+class Items:
+    """Carries tasks out; safe to use from several threads. Writes under the fence it is given.
+
+    Errors that are not one entry's own (the database is full or away, the lease is lost, the
+    encoder cannot be used) are raised.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        source: Source,
+        analyst: Analyst,
+        *,
+        name: str,
+        collection: str,
+        fence: Fence | None,
+        max_bytes: int,
+        min_quality: float,
+        now: Callable[[], dt.datetime],
+        stopping: threading.Event,
+    ) -> None:
+        self._store = store
+        self._source = source
+        self._analyst = analyst
+        self._name = name
+        self._collection = collection
+        self._fence = fence
+        self._max_bytes = max_bytes
+        self._min_quality = min_quality
+        self._now = now
+        self._stopping = stopping
+
+    def carry_out(self, task: Task) -> Result:
+        """The result of one task, stored."""
+        if self._stopping.is_set():
+            return Result(task.entry.key, "stopped")
+        try:
+            return self._patiently(lambda: self._carry_out(task))
+        except Tombstoned:
+            return Result(task.entry.key, "tombstoned")
+        except Conflict as error:
+            return Result(task.entry.key, "conflicts", reason="conflict", detail=error.detail)
+
+    def unusable(self, listed: Unusable, known: KnownItem | None) -> Result:
+        """The result for a listed thing that cannot be indexed, recorded once."""
+        stamp = Stamp(listed.version, "", PIPELINE_VERSION).encode()
+        ending: Ending = "broken" if known is not None and known.etag == stamp else "failed"
+        try:
+            if ending == "failed":
+                ref = MediaRef(self._collection, listed.media_id, self._name, listed.key)
+                self._patiently(
+                    lambda: self._store.record_failure(
+                        ref, MediaInfo(etag=stamp), listed.reason, True, self._fence
+                    )
+                )
+        except Tombstoned:
+            return Result(listed.key, "tombstoned")
+        except Conflict as error:
+            return Result(listed.key, "conflicts", reason="conflict", detail=error.detail)
+        return Result(listed.key, ending, reason=listed.reason, detail=listed.detail)
+
+    def delete(self, media_id: str) -> int:
+        """Remove an item that its source no longer has; how many faces went."""
+        return self._patiently(
+            lambda: self._store.delete_item(
+                self._collection,
+                media_id,
+                source=self._name,
+                tombstone=False,
+                fence=self._fence,
+            )
+        )
+
+    def _carry_out(self, task: Task) -> Result:
+        entry, step = task.entry, task.step
+        ref = MediaRef(self._collection, entry.media_id, self._name, entry.key)
+        if step.verb == "inform":
+            self._store.update_info(ref, info_of(entry, step.stamp), self._fence)
+            return Result(entry.key, "updated")
+        try:
+            body = self._read(entry, step)
+            if self._stopping.is_set():
+                return Result(entry.key, "stopped")
+            return self._store_body(task, ref, body)
+        except LikenessError as error:
+            return self._failed(task, ref, error)
+
+    def _read(self, entry: Entry, step: Step) -> Body:
+        conditions = step.conditions
+        return self._source.read(
+            entry,
+            max_bytes=self._max_bytes,
+            etag=conditions.etag if conditions else None,
+            modified=conditions.modified if conditions else None,
+        )
+
+    def _store_body(self, task: Task, ref: MediaRef, body: Body) -> Result:
+        entry, stamp = task.entry, task.step.stamp.fetched(body)
+        if body.data is None:
+            conditions = task.step.conditions
+            if conditions is not None and body.etag is None and body.modified is None:
+                stamp = Stamp(
+                    stamp.version, stamp.info, stamp.pipeline, conditions.etag, conditions.modified
+                )
+            self._store.update_info(ref, info_of(entry, stamp), self._fence)
+            return Result(entry.key, "updated", read=True)
+        info = info_of(entry, stamp)
+        content = hashlib.sha256(body.data).hexdigest()
+        if task.known is not None and task.known.sha256 == content:
+            same = self._store.unchanged(ref, content, PIPELINE_VERSION, self._analyst.model)
+            if same is not None:
+                self._store.update_info(ref, info, self._fence)
+                return Result(entry.key, "updated", len(same.faces), read=True)
+        analysis = self._analyse(body.data)
+        put = self._store.put_item(
+            ref,
+            info,
+            analysis,
+            content=content,
+            min_quality=self._min_quality,
+            pipeline_version=PIPELINE_VERSION,
+            fence=self._fence,
+            began_rev=task.known.rev if task.known is not None else None,
+        )
+        ending: Ending = "indexed" if put.faces else "no_face"
+        return Result(entry.key, ending, len(put.faces), read=True)
+
+    def _analyse(self, data: bytes) -> Analysis:
+        while True:
+            try:
+                return self._analyst.analyse(data)
+            except Busy as error:
+                # The web's own photos come first where both run in one place.
+                if self._stopping.wait(min(error.retry_after, 2.0)):
+                    raise
+
+    def _failed(self, task: Task, ref: MediaRef, error: LikenessError) -> Result:
+        entry, known = task.entry, task.known
+        stamp = task.step.stamp
+        before = known.attempts if known is not None and known.etag == stamp.encode() else 0
+        failure = classify(error, before + 1)
+        if failure is None:
+            raise error
+        if failure.reason == "not_found" and failure.permanent and known is not None:
+            # Looked for three times within more than a day: its faces go, the note stays.
+            faces = self._delete_quietly(known.media_id)
+            self._record(ref, entry, stamp, failure)
+            return Result(entry.key, "deleted", faces, failure.reason, failure.detail)
+        self._record(ref, entry, stamp, failure)
+        return Result(
+            entry.key,
+            "failed",
+            reason=failure.reason,
+            detail=failure.detail,
+            refused=failure.reason == "forbidden",
+        )
+
+    def _delete_quietly(self, media_id: str) -> int:
+        return self._store.delete_item(
+            self._collection, media_id, source=self._name, tombstone=False, fence=self._fence
+        )
+
+    def _record(self, ref: MediaRef, entry: Entry, stamp: Stamp, failure: Failure) -> None:
+        next_at = None
+        if failure.delay_s is not None:
+            next_at = self._now() + dt.timedelta(seconds=failure.delay_s)
+        self._store.record_failure(
+            ref,
+            info_of(entry, stamp),
+            failure.reason,
+            failure.permanent,
+            self._fence,
+            next_at=next_at,
+        )
+
+    def _patiently(self, act: Callable[[], R]) -> R:
+        """What `act` returns, tried again while the database is away: nothing is marked done."""
+        end = time.monotonic() + DATABASE_PATIENCE_S
+        pause = 0.25
+        while True:
+            try:
+                return act()
+            except StorageFull:
+                raise
+            except DatabaseUnavailable:
+                if time.monotonic() + pause > end or self._stopping.wait(pause):
+                    raise
+                pause = min(pause * 2, 10.0)

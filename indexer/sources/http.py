@@ -1,0 +1,121 @@
+"""Pictures that a CMS lists as paged JSON: `{"items": […], "next_cursor": …}`."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import httpx2
+
+from faces.errors import FetchError, FetchFailed
+from indexer.retry import pause_s
+from indexer.sources.base import Body, Entry, Listed, Listing, SourcePaused, SourceUnreadable
+from indexer.sources.media import MediaReader
+from indexer.sources.records import Reader
+
+if TYPE_CHECKING:
+    from faces.fetch import Fetcher
+
+MAX_LISTING_BYTES = 16 * 1024 * 1024
+MAX_PAGES = 1_000_000
+
+
+class HttpSource:
+    """The listing at `url`, each page continued with `?cursor=`. `media` reads the pictures."""
+
+    kind = "http"
+
+    def __init__(
+        self,
+        url: str,
+        reader: Reader,
+        listing: Fetcher,
+        media: MediaReader,
+        stopping: threading.Event,
+    ) -> None:
+        self.namespace = url
+        self._url = httpx2.URL(url)
+        self._reader = reader
+        self._listing = listing
+        self._media = media
+        self._stopping = stopping
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._listing.close()
+        self._media.close()
+
+    def total(self) -> int | None:
+        """Unknown: a listing does not say how long it is."""
+        return None
+
+    def pages(self, cursor: str | None) -> Iterator[Listing]:
+        """All pages from `cursor` on. A cursor that comes twice ends in SourceUnreadable."""
+        seen: set[str] = set()
+        while True:
+            items, following = self._page(cursor)
+            entries = tuple(e for e in map(self._reader.read, items) if e is not None)
+            yield Listing(entries, following)
+            if following is None:
+                return
+            if following in seen or len(seen) == MAX_PAGES:
+                raise SourceUnreadable("The listing's cursor goes round in a circle.")
+            seen.add(following)
+            cursor = following
+
+    def absent(self, keys: Sequence[str]) -> set[str]:
+        """All of `keys`: a listing cannot be asked for one item, so it was the only witness."""
+        return set(keys)
+
+    def lookup(self, key: str) -> Listed | None:
+        """The entry with this key, found by reading the listing."""
+        for page in self.pages(None):
+            for entry in page.entries:
+                if entry.key == key:
+                    return entry
+        return None
+
+    def read(self, entry: Entry, *, max_bytes: int, etag: str | None, modified: str | None) -> Body:
+        """The picture behind the entry's URL."""
+        return self._media.read(entry, max_bytes=max_bytes, etag=etag, modified=modified)
+
+    def _page(self, cursor: str | None) -> tuple[list[Any], str | None]:
+        url = self._url if cursor is None else self._url.copy_merge_params({"cursor": cursor})
+        attempt = 0
+        while True:
+            attempt += 1
+            try:
+                fetched = self._listing.get(
+                    str(url), max_bytes=MAX_LISTING_BYTES, headers={"Accept": "application/json"}
+                )
+                break
+            except FetchFailed as error:
+                if error.status in (401, 403):
+                    raise SourcePaused(
+                        f"The CMS refuses its listing (status {error.status}): check its access"
+                        " rules. Nothing was deleted."
+                    ) from error
+                wait = pause_s(error, attempt)
+                if wait is None or self._stopping.wait(wait):
+                    raise SourceUnreadable(
+                        f"The CMS's listing could not be read: {error.detail} Nothing was deleted."
+                    ) from error
+            except FetchError as error:
+                raise SourceUnreadable(
+                    "CMS_HTTP_URL leads to an address that may not be fetched."
+                ) from error
+        try:
+            page = json.loads(fetched.body)
+        except (ValueError, RecursionError):
+            page = None
+        if not isinstance(page, dict) or not isinstance(page.get("items"), list):
+            raise SourceUnreadable(
+                'The CMS\'s listing is not JSON of the form {"items": […], "next_cursor": …}.'
+                " Nothing was deleted."
+            )
+        following = page.get("next_cursor")
+        if following is not None and not isinstance(following, str | int):
+            raise SourceUnreadable("The listing's next_cursor is neither text nor null.")
+        return page["items"], None if following is None else str(following)
