@@ -16,7 +16,7 @@ from pathlib import Path
 from bench.report import Row, as_json, from_json, say, table, write
 
 SECTIONS = ("encode", "photo", "atlas", "index", "search")
-COMMANDS = ("accuracy", "calibrate")
+COMMANDS = ("accuracy", "calibrate", "dyno")
 
 
 def machine() -> dict[str, object]:
