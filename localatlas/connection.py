@@ -1,0 +1,353 @@
+"""One client's connection and the backend connection behind it.
+
+Bytes go through as they come. Only three kinds of message are held back and read whole: commands
+that the front may answer itself, hello replies, and replies to what the front itself asked.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Protocol
+
+from localatlas import wire
+
+log = logging.getLogger(__name__)
+
+HELLO = frozenset({"hello", "isMaster", "ismaster"})
+ANSWERED = frozenset(
+    {
+        "aggregate",
+        "explain",
+        "createSearchIndexes",
+        "updateSearchIndex",
+        "dropSearchIndex",
+        "listSearchIndexes",
+    }
+)
+# An aggregate that mentions none of these is the backend's business.
+STAGES = (b"$vectorSearch", b"$listSearchIndexes")
+_READ_AHEAD = 256 * 1024
+
+
+class Exchange(Protocol):
+    """A way to run a command on the client's own backend connection."""
+
+    async def run(self, body: Mapping[str, Any]) -> dict[str, Any]:
+        """The backend's reply; ConnectionError when the connection ends."""
+
+
+Answer = Callable[[wire.Request, Exchange], Awaitable[Mapping[str, Any] | None]]
+Dial = Callable[[asyncio.Protocol], Awaitable[asyncio.Transport]]
+
+
+class Connection(asyncio.Protocol):
+    """The client's half.
+
+    `answer` returns the reply to a command, or None to have it forwarded untouched. `dial` connects
+    the backend's half. Requests of one connection are taken in order: while one is being answered
+    here, those behind it wait.
+    """
+
+    def __init__(self, answer: Answer, dial: Dial, closed: Callable[[Connection], None]) -> None:
+        self._answer = answer
+        self._dial = dial
+        self._closed = closed
+        self._buffer = bytearray()
+        self._streaming = 0  # bytes of the current message still to be passed on
+        self._busy = True  # until the backend's half is connected
+        self._task: asyncio.Task[None] | None = None
+        self._ids = itertools.count(0x4000_0000)
+        self.transport: asyncio.Transport | None = None
+        self.backend = Backend(self)
+        self.address = ""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)  # noqa: S101 - for the type checker
+        self.transport = transport
+        host, port = transport.get_extra_info("sockname")[:2]
+        self.address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.close()
+        self._closed(self)
+
+    def eof_received(self) -> bool:
+        return False
+
+    def close(self) -> None:
+        """Ends both halves; what was already written to the client is still sent."""
+        if self._task is not None:
+            self._task.cancel()
+            self._task = None
+        self._busy = True
+        if self.transport is not None:
+            self.transport.close()
+        self.backend.close()
+
+    def pause_writing(self) -> None:
+        self.backend.pause()
+
+    def resume_writing(self) -> None:
+        self.backend.resume()
+
+    def pause(self) -> None:
+        """Reads no more from the client for now."""
+        if self.transport is not None and not self.transport.is_closing():
+            self.transport.pause_reading()
+
+    def resume(self) -> None:
+        if self.transport is not None and not self.transport.is_closing():
+            self.transport.resume_reading()
+
+    def data_received(self, data: bytes) -> None:
+        self._buffer += data
+        if self._busy:
+            if self._task is None:
+                self._task = asyncio.ensure_future(self._connect())
+            elif len(self._buffer) > _READ_AHEAD:
+                self.pause()
+            return
+        self._take()
+
+    async def _connect(self) -> None:
+        try:
+            await self._dial(self.backend)
+        except OSError as error:
+            log.warning("the backend cannot be reached: %s", error.strerror or type(error).__name__)
+            self._task = None
+            self.close()
+            return
+        self._task = None
+        self._busy = False
+        self.resume()
+        self._take()
+
+    def _take(self) -> None:
+        """Passes on or takes up as many whole requests as have arrived."""
+        try:
+            while self._buffer and not self._busy and self._take_one():
+                pass
+        except wire.WireError as error:
+            log.info("a connection was closed: %s", error)
+            self.close()
+
+    def _take_one(self) -> bool:
+        buffer = self._buffer
+        if self._streaming:
+            part = bytes(buffer[: self._streaming])
+            del buffer[: len(part)]
+            self._streaming -= len(part)
+            self.backend.send(part)
+            return True
+        if len(buffer) < wire.HEADER_SIZE:
+            return False
+        head = wire.header(buffer)
+        if head.op_code not in (wire.OP_MSG, wire.OP_QUERY):
+            raise wire.WireError("an operation code is unknown")
+        if len(buffer) < min(head.length, 26):
+            return False
+        name = wire.command_name(buffer, head.length)
+        if name is None:
+            return False
+        flags = int.from_bytes(buffer[16:20], "little") if head.op_code == wire.OP_MSG else 0
+        if head.op_code == wire.OP_MSG and (name in ANSWERED or not name):
+            if len(buffer) < head.length:
+                return False
+            whole = bytes(buffer[: head.length])
+            if self._concerns_us(name, whole):
+                del buffer[: head.length]
+                self._busy = True
+                self._task = asyncio.ensure_future(self._handle(whole))
+                return False
+        self._expect(head, flags, hello=name in HELLO)
+        self._streaming = head.length
+        return True
+
+    @staticmethod
+    def _concerns_us(name: str, whole: bytes) -> bool:
+        if name in ("aggregate", "explain"):
+            return any(stage in whole for stage in STAGES)
+        # Without a name at the front, the name may be any of ours.
+        return bool(name) or any(stage in whole for stage in STAGES) or b"SearchIndex" in whole
+
+    def _expect(self, head: wire.Header, flags: int, *, hello: bool) -> None:
+        if not flags & wire.MORE_TO_COME:
+            self.backend.expect(head.request_id, hello=hello)
+
+    async def _handle(self, whole: bytes) -> None:
+        try:
+            request = wire.parse_request(whole)
+            await self.backend.idle()
+            reply = await self._answer(request, self)
+        except (wire.WireError, ConnectionError) as error:
+            log.info("a connection was closed: %s", error)
+            self._task = None
+            self.close()
+            return
+        self._task = None
+        if reply is None:
+            flags = request.flags
+            name = next(iter(request.body), "")
+            self._expect(wire.header(whole), flags, hello=name in HELLO)
+            self.backend.send(whole)
+        elif request.wants_reply and self.transport is not None:
+            self.transport.write(
+                wire.message(
+                    reply,
+                    request_id=next(self._ids),
+                    response_to=request.request_id,
+                    flags=request.flags & wire.CHECKSUM_PRESENT,
+                )
+            )
+        self._busy = False
+        self.resume()
+        self._take()
+
+    async def run(self, body: Mapping[str, Any]) -> dict[str, Any]:
+        """The backend's reply to `body` on this connection; only while a request is taken up."""
+        request_id = next(self._ids)
+        return await self.backend.ask(request_id, wire.message(body, request_id=request_id))
+
+
+class Backend(asyncio.Protocol):
+    """The backend's half: passes replies on, rewrites hellos, keeps what the front asked for."""
+
+    def __init__(self, client: Connection) -> None:
+        self._client = client
+        self._transport: asyncio.Transport | None = None
+        self._buffer = bytearray()
+        self._streaming = 0
+        self._streaming_ends = False  # whether the message being passed on ends an exchange
+        self._outstanding = 0
+        self._hellos: set[int] = set()
+        self._asked: dict[int, asyncio.Future[dict[str, Any]]] = {}
+        self._idle: asyncio.Future[None] | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)  # noqa: S101 - for the type checker
+        self._transport = transport
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        error = ConnectionResetError("the backend closed the connection")
+        waiting: list[asyncio.Future[Any]] = list(self._asked.values())
+        if self._idle is not None:
+            waiting.append(self._idle)
+        for future in waiting:
+            if not future.done():
+                future.set_exception(error)
+                future.exception()  # nobody may be waiting any more
+        self._client.close()
+
+    def pause_writing(self) -> None:
+        self._client.pause()
+
+    def resume_writing(self) -> None:
+        self._client.resume()
+
+    def pause(self) -> None:
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.pause_reading()
+
+    def resume(self) -> None:
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.resume_reading()
+
+    def close(self) -> None:
+        if self._transport is not None:
+            self._transport.close()
+
+    def send(self, data: bytes) -> None:
+        if self._transport is not None:
+            self._transport.write(data)
+
+    def expect(self, request_id: int, *, hello: bool) -> None:
+        """Notes that a reply to `request_id` is to come for the client."""
+        self._outstanding += 1
+        if hello:
+            self._hellos.add(request_id)
+
+    async def idle(self) -> None:
+        """Returns when nothing that the client asked is still unanswered."""
+        if self._outstanding:
+            self._idle = asyncio.get_running_loop().create_future()
+            await self._idle
+
+    async def ask(self, request_id: int, data: bytes) -> dict[str, Any]:
+        """The backend's reply to the front's own request."""
+        if self._transport is None or self._transport.is_closing():
+            raise ConnectionResetError("the backend closed the connection")
+        future: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
+        self._asked[request_id] = future
+        try:
+            self.send(data)
+            return await future
+        finally:
+            del self._asked[request_id]
+
+    def data_received(self, data: bytes) -> None:
+        self._buffer += data
+        try:
+            while self._buffer and self._take_one():
+                pass
+        except wire.WireError as error:
+            log.warning("the backend sent something unreadable: %s", error)
+            self._client.close()
+
+    def _take_one(self) -> bool:
+        buffer = self._buffer
+        if not self._streaming:
+            if len(buffer) < 20:
+                return False
+            head = wire.header(buffer)
+            if head.response_to in self._asked or head.response_to in self._hellos:
+                if len(buffer) < head.length:
+                    return False
+                whole = bytes(buffer[: head.length])
+                del buffer[: head.length]
+                self._keep(head, whole)
+                return True
+            self._streaming = head.length
+            self._streaming_ends = not _more_to_come(head, buffer)
+        part = bytes(buffer[: self._streaming])
+        del buffer[: len(part)]
+        self._streaming -= len(part)
+        self._pass(part)
+        if not self._streaming and self._streaming_ends:
+            self._ended()
+        return True
+
+    def _keep(self, head: wire.Header, whole: bytes) -> None:
+        body = wire.reply_body(whole)
+        future = self._asked.get(head.response_to)
+        if future is not None:
+            if not future.done():
+                future.set_result(body)
+            return
+        self._pass(wire.with_body(whole, wire.rewritten_hello(body, self._client.address)))
+        if _more_to_come(head, whole):
+            # A stream's next reply may name this one, or the request again.
+            self._hellos.add(head.request_id)
+        else:
+            self._hellos.discard(head.response_to)
+            self._ended()
+
+    def _pass(self, data: bytes) -> None:
+        if self._client.transport is not None:
+            self._client.transport.write(data)
+
+    def _ended(self) -> None:
+        self._outstanding -= 1
+        if self._outstanding <= 0 and self._idle is not None:
+            if not self._idle.done():
+                self._idle.set_result(None)
+            self._idle = None
+
+
+def _more_to_come(head: wire.Header, data: bytes | bytearray) -> bool:
+    return (
+        head.op_code == wire.OP_MSG
+        and int.from_bytes(data[16:20], "little") & wire.MORE_TO_COME != 0
+    )

@@ -1,0 +1,222 @@
+"""Keeps the vectors in step with the collections, by one change stream over all of them."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Mapping
+from typing import Any
+
+from bson.timestamp import Timestamp
+from pymongo import MongoClient
+from pymongo.errors import OperationFailure, PyMongoError
+
+from localatlas.indexes import Build, Indexes, Live, State
+
+log = logging.getLogger(__name__)
+
+_AWAIT_MS = 100
+_RETRY_S = 0.2
+_SAVE_EVERY_S = 30.0
+_BATCH = 1000
+Token = Mapping[str, Any]
+
+
+class Follower(threading.Thread):
+    """Applies every write to the builds it concerns, `lag_s` after it happened.
+
+    It is also what lets a build serve: when everything up to the end of its scan has been applied.
+    Where the stream cannot be taken up again (its token is too old), every index is built anew.
+    """
+
+    def __init__(
+        self,
+        client: MongoClient[dict[str, Any]],
+        indexes: Indexes,
+        *,
+        lag_s: float = 0.0,
+    ) -> None:
+        super().__init__(name="follow", daemon=True)
+        self._client = client
+        self._indexes = indexes
+        self._lag_s = lag_s
+        self._token: Token | None = None
+        self._seen: Timestamp | None = None
+        self._waiting: deque[tuple[float, Mapping[str, Any]]] = deque()
+        self._stopping = threading.Event()
+        self._streaming = threading.Event()
+        self._saved_at = time.monotonic()
+        self.caught_up = threading.Event()
+
+    def resume(self, token: Token | None) -> None:
+        """Before the start: where to take up the stream."""
+        self._token = token
+
+    def following(self) -> bool:
+        """Waits a moment for the stream; whether it is open."""
+        return self._streaming.wait(1.0) and not self._stopping.is_set()
+
+    def stop(self) -> None:
+        """Stops following and keeps the vectors on disk for the next start."""
+        self._stopping.set()
+        self.join()
+        self._save_all()
+
+    def run(self) -> None:
+        while not self._stopping.is_set():
+            with self._indexes.changed:
+                if not self._indexes:
+                    self.caught_up.set()
+                    self._indexes.changed.wait(0.5)
+                    continue
+            try:
+                self._follow()
+            except OperationFailure as error:
+                log.warning(
+                    "the change stream cannot be resumed (code %s): the vectors are read anew",
+                    error.code,
+                )
+                self._rebuild()
+                self._stopping.wait(_RETRY_S)
+            except PyMongoError as error:
+                log.info("the change stream is opened again: %s", type(error).__name__)
+                if self._token is None and self._streaming.is_set():
+                    self._rebuild()
+                self._stopping.wait(_RETRY_S)
+            except Exception:
+                log.exception("an event could not be applied: the vectors are read anew")
+                self._rebuild()
+                self._stopping.wait(_RETRY_S)
+
+    def _rebuild(self) -> None:
+        self._streaming.clear()
+        self._token = None
+        self._waiting.clear()
+        for live in self._indexes.all():
+            self._indexes.rebuild(live)
+        self._forget_missing()
+
+    def _follow(self) -> None:
+        self._waiting.clear()
+        with self._client.watch(
+            full_document="updateLookup",
+            show_expanded_events=True,
+            resume_after=self._token,
+            batch_size=_BATCH,
+            max_await_time_ms=min(_AWAIT_MS, 50) if self._lag_s else _AWAIT_MS,
+        ) as stream:
+            self._advance(stream.resume_token)
+            self._streaming.set()
+            while not self._stopping.is_set():
+                scanned = self._scanned()
+                event = stream.try_next()
+                if event is not None:
+                    self._waiting.append((time.monotonic() + self._lag_s, event))
+                self._apply_due()
+                if event is None and not self._waiting:
+                    self._advance(stream.resume_token)
+                    self._finish(scanned)
+                    self._first_time_caught_up()
+                self._save_now_and_then(idle=event is None)
+
+    def _advance(self, token: Token | None) -> None:
+        if token is not None:
+            self._token = token
+
+    def _first_time_caught_up(self) -> None:
+        if not self.caught_up.is_set():
+            self._forget_missing()
+            self.caught_up.set()
+
+    def _apply_due(self) -> None:
+        while self._waiting and self._waiting[0][0] <= time.monotonic():
+            _, event = self._waiting.popleft()
+            self._apply(event)
+            self._advance(event["_id"])
+            self._seen = event.get("clusterTime")
+            if self._seen is not None:
+                self._finish(
+                    [
+                        (live, build)
+                        for live, build in self._scanned()
+                        if build.ready_at is not None and build.ready_at < self._seen
+                    ]
+                )
+
+    def _apply(self, event: Mapping[str, Any]) -> None:
+        kind = event["operationType"]
+        uuid = event.get("collectionUUID")
+        uuid = None if uuid is None else bytes(uuid)
+        if kind in ("insert", "update", "replace", "delete"):
+            namespace = (event["ns"]["db"], event["ns"]["coll"])
+            followed = self._indexes.followed(uuid, namespace)
+            if followed:
+                identity = event["documentKey"]["_id"]
+                document = None if kind == "delete" else event.get("fullDocument")
+                for live in followed:
+                    for build in live.builds:
+                        build.apply(identity, document)
+        elif kind == "drop":
+            self._indexes.dropped(uuid)
+        elif kind == "rename":
+            self._indexes.renamed(uuid, (event["to"]["db"], event["to"]["coll"]))
+
+    def _scanned(self) -> list[tuple[Live, Build]]:
+        return [
+            (live, live.staged)
+            for live in self._indexes.all()
+            if live.staged is not None
+            and live.staged.ready_at is not None
+            and live.staged.state is State.BUILDING
+        ]
+
+    def _finish(self, builds: list[tuple[Live, Build]]) -> None:
+        for live, build in builds:
+            self._indexes.ready(live, build)
+            self._save(live, build)
+
+    def _forget_missing(self) -> None:
+        """Drops the indexes of collections that went while nobody followed."""
+        try:
+            present = {
+                bytes(info["info"]["uuid"]): (database, info["name"])
+                for database in self._client.list_database_names()
+                for info in self._client[database].list_collections()
+                if "uuid" in info.get("info", {})
+            }
+        except PyMongoError as error:
+            log.info("the collections could not be listed: %s", type(error).__name__)
+            return
+        gone = self._indexes.missing(present)
+        if gone:
+            self._indexes.drop(*gone)
+
+    def _save_now_and_then(self, *, idle: bool) -> None:
+        if time.monotonic() - self._saved_at > _SAVE_EVERY_S and idle:
+            self._save_all()
+
+    def _save_all(self) -> None:
+        self._saved_at = time.monotonic()
+        for live in self._indexes.all():
+            if live.serving is not None and live.serving.unsaved:
+                self._save(live, live.serving)
+
+    def _save(self, live: Live, build: Build) -> None:
+        if self._token is None or live.serving is not build:
+            return
+        about = {
+            "id": live.entry.id,
+            "version": build.version,
+            "token": self._token,
+            "saved_at": time.time_ns(),
+        }
+        try:
+            build.index.save(self._indexes.file(live, build), about)
+            build.unsaved = 0
+        except OSError as error:
+            log.warning(
+                "vectors could not be kept on disk (%s); the next start reads them anew",
+                error.strerror,
+            )

@@ -1,0 +1,140 @@
+"""The front: accepts clients, gives each a backend connection, and keeps vectors in step."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import socket
+import ssl
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bson.codec_options import DatetimeConversion
+from pymongo import AsyncMongoClient, MongoClient
+
+from localatlas.answers import Answers
+from localatlas.building import Builder
+from localatlas.catalog import Catalog
+from localatlas.connection import Connection
+from localatlas.follow import Follower, Token
+from localatlas.index import VectorIndex
+from localatlas.indexes import Build, Indexes
+from localatlas.vectorfile import StaleFileError
+
+log = logging.getLogger(__name__)
+
+_CATCH_UP_S = 20.0
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How visible effects are delayed, in seconds."""
+
+    lag_s: float = 0.0
+    build_delay_s: float = 0.0
+
+
+class Front:
+    """Everything between the clients and one backend.
+
+    `uri` is for the front's own clients; `address` gives where the backend's primary is at this
+    moment; `folder` keeps index definitions and vectors.
+    """
+
+    def __init__(
+        self,
+        *,
+        uri: str,
+        address: Callable[[], tuple[str, int]],
+        folder: Path,
+        options: Options,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
+        self._address = address
+        self._folder = folder
+        self._tls = tls
+        self._connections: set[Connection] = set()
+        self._server: asyncio.Server | None = None
+        self._client: MongoClient[dict[str, Any]] = MongoClient(
+            uri,
+            connect=False,
+            appname="localatlas",
+            datetime_conversion=DatetimeConversion.DATETIME_MS,
+        )
+        self._async_client: AsyncMongoClient[dict[str, Any]] = AsyncMongoClient(
+            uri, connect=False, appname="localatlas"
+        )
+        self._catalog = Catalog(folder / "catalog.bson")
+        self._builder = Builder(
+            self._client,
+            delay_s=options.build_delay_s,
+            following=lambda: self._follower.following(),
+        )
+        self._indexes = Indexes(self._catalog, folder, self._builder.request)
+        self._follower = Follower(self._client, self._indexes, lag_s=options.lag_s)
+
+    def load(self) -> None:
+        """Takes up what was kept: definitions, and vectors where they match. Blocks."""
+        self._catalog.load()
+        token: tuple[int, Token] | None = None
+        now = self._client.admin.command("hello").get("operationTime")
+        kept = set()
+        for entry in self._catalog:
+            path = self._folder / f"{entry.id}-{entry.version}.vectors"
+            build = None
+            try:
+                index, about = VectorIndex.load(path, entry.definition)
+            except (OSError, StaleFileError) as error:
+                log.info("vectors are read anew: %s", type(error).__name__)
+            else:
+                build = Build(entry, index)
+                build.ready_at = now
+                kept.add(path.name)
+                if token is None or about["saved_at"] < token[0]:
+                    token = (about["saved_at"], about["token"])
+            self._indexes.restore(entry, build)
+        for path in self._folder.glob("*.vectors*"):
+            if path.name not in kept:
+                path.unlink(missing_ok=True)
+        self._follower.resume(token[1] if token else None)
+
+    async def serve(self, listening: socket.socket) -> None:
+        """Returns when clients are being accepted and kept vectors have caught up."""
+        self._follower.start()
+        await asyncio.to_thread(self._follower.caught_up.wait, _CATCH_UP_S)
+        answers = Answers(self._indexes, self._async_client)
+
+        def connection() -> Connection:
+            made = Connection(answers, self._dial, self._connections.discard)
+            self._connections.add(made)
+            return made
+
+        self._server = await asyncio.get_running_loop().create_server(
+            connection, sock=listening, backlog=512
+        )
+
+    async def _dial(self, protocol: asyncio.Protocol) -> asyncio.Transport:
+        host, port = self._address()
+        transport, _ = await asyncio.get_running_loop().create_connection(
+            lambda: protocol, host, port, ssl=self._tls, server_hostname=host if self._tls else None
+        )
+        return transport
+
+    async def close(self) -> None:
+        """Ends every connection, stops following and keeps the vectors on disk."""
+        if self._server is not None:
+            self._server.close()
+        for connection in list(self._connections):
+            connection.close()
+        await asyncio.sleep(0)
+        await asyncio.to_thread(self._builder.stop)
+        if self._follower.is_alive():
+            await asyncio.to_thread(self._follower.stop)
+        await self._async_client.close()
+        self._client.close()
+        with contextlib.suppress(TimeoutError):
+            if self._server is not None:
+                await asyncio.wait_for(self._server.wait_closed(), 2)

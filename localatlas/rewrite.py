@@ -1,0 +1,254 @@
+"""The aggregate that the backend runs in place of one with our stages. Pure.
+
+`$vectorSearch` becomes: match the best ids, give each its rank, sort by it, drop it. Where a later
+stage reads `{$meta: "vectorSearchScore"}`, the score travels in a hidden field up to the last such
+stage and is removed there, so that no client sees it.
+"""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from bson.binary import UUID_SUBTYPE, Binary
+from bson.objectid import ObjectId
+
+from localatlas.errors import failure
+from localatlas.pipeline import LIST_INDEXES, VECTOR_SEARCH, sub_pipelines
+
+Document = dict[str, Any]
+Pipeline = list[Document]
+Hit = tuple[Any, float]
+
+SCORE = "__localatlas_score"
+RANK = "__localatlas_rank"
+META_NAMES = ("vectorSearchScore", "score", "searchScore")
+
+META_NOT_AVAILABLE = 40218
+
+# Documents of these stages are new ones: what was known about their sources ends here.
+_FORGETTING = ("$group", "$bucket", "$bucketAuto", "$sortByCount", "$count", "$facet")
+# Above so many ids a search tree costs the backend less than looking through a list.
+_LIST_UP_TO = 24
+
+
+def ours(stage: Mapping[str, Any]) -> bool:
+    """Whether the front has to answer this stage."""
+    return VECTOR_SEARCH in stage or LIST_INDEXES in stage
+
+
+def mentions(pipeline: Any) -> bool:
+    """Whether any stage of the pipeline or of its sub-pipelines is ours, wherever it stands."""
+    return isinstance(pipeline, list) and any(
+        isinstance(stage, dict)
+        and (ours(stage) or any(mentions(inner) for _, inner in sub_pipelines(stage)))
+        for stage in pipeline
+    )
+
+
+def searched(hits: Sequence[Hit], rest: Pipeline, *, keep_score: bool = False) -> Pipeline:
+    """The pipeline for the backend: `hits` best first, then the client's later stages `rest`.
+
+    With `keep_score` the hidden field stays, for an outer pipeline that reads it.
+    """
+    last = len(rest) - 1 if keep_score else _last_reader(rest)
+    out = _ranked(hits, score=keep_score or last >= 0)
+    for position, stage in enumerate(rest):
+        if position < last or (keep_score and position == last):
+            out += _carrying(stage)
+        elif position == last:
+            out += _last_carrying(stage)
+        else:
+            out.append(stage)
+    return out
+
+
+def reads_score(rest: Pipeline) -> bool:
+    """Whether any of the stages reads the score of the documents that reach it."""
+    return any(_reads_score(stage) for stage in rest)
+
+
+def _last_reader(rest: Pipeline) -> int:
+    """The position of the last stage that reads the score, or -1."""
+    last, forgotten = -1, False
+    for position, stage in enumerate(rest):
+        if _reads_score(stage):
+            if forgotten:
+                raise failure(
+                    META_NOT_AVAILABLE,
+                    "query requires vectorSearchScore metadata, but it is not available",
+                )
+            last = position
+        forgotten = forgotten or any(name in _FORGETTING for name in stage)
+    return last
+
+
+def _ranked(hits: Sequence[Hit], *, score: bool) -> Pipeline:
+    ids = [identity for identity, _ in hits]
+    stages: Pipeline = [{"$match": {"_id": {"$in": ids}}}]
+    if len(ids) < 2 and not score:
+        return stages
+    stages += [{"$set": {RANK: rank_of(ids)}}, {"$sort": {RANK: 1}}]
+    if score:
+        values = [value for _, value in hits]
+        stages.append({"$set": {SCORE: {"$arrayElemAt": [{"$literal": values}, f"${RANK}"]}}})
+    stages.append({"$unset": RANK})
+    return stages
+
+
+def rank_of(ids: Sequence[Any]) -> Any:
+    """An expression for the position of the document's `_id` in `ids`."""
+    kinds = {_kind(identity) for identity in ids}
+    if len(ids) <= _LIST_UP_TO or len(kinds) != 1 or None in kinds:
+        return {"$indexOfArray": [{"$literal": list(ids)}, "$_id"]}
+    order = sorted(range(len(ids)), key=lambda position: _sort_key(ids[position]))
+    return _tree(ids, order)
+
+
+def _tree(ids: Sequence[Any], order: Sequence[int]) -> Any:
+    if len(order) == 1:
+        return {"$literal": order[0]}
+    middle = len(order) // 2
+    return {
+        "$cond": [
+            {"$lt": ["$_id", {"$literal": ids[order[middle]]}]},
+            _tree(ids, order[:middle]),
+            _tree(ids, order[middle:]),
+        ]
+    }
+
+
+def _kind(identity: Any) -> str | None:
+    """A name for ids that `_sort_key` orders as the backend does; None when it cannot."""
+    if isinstance(identity, bool):
+        return None
+    if isinstance(identity, int):
+        return "integer"
+    if isinstance(identity, str):
+        return "string"
+    if isinstance(identity, ObjectId):
+        return "objectId"
+    if isinstance(identity, datetime.datetime):
+        return "date"
+    if isinstance(identity, Binary) and identity.subtype == UUID_SUBTYPE and len(identity) == 16:
+        return "uuid"
+    return None
+
+
+def _sort_key(identity: Any) -> Any:
+    if isinstance(identity, str):
+        return identity.encode("utf-8", "surrogatepass")
+    return identity.binary if isinstance(identity, ObjectId) else identity
+
+
+def _is_meta(value: Any) -> bool:
+    return isinstance(value, dict) and len(value) == 1 and value.get("$meta") in META_NAMES
+
+
+def _reads_score(value: Any) -> bool:
+    if _is_meta(value):
+        return True
+    if isinstance(value, dict):
+        return any(
+            name != "$literal" and not _own_context(name) and _reads_score(inner)
+            for name, inner in value.items()
+        )
+    return isinstance(value, list) and any(_reads_score(inner) for inner in value)
+
+
+def _own_context(name: str) -> bool:
+    # Their sub-pipelines have documents, and scores, of their own.
+    return name in ("$lookup", "$unionWith", "$graphLookup")
+
+
+def _carrying(stage: Document) -> Pipeline:
+    """`stage` with the score replaced by the hidden field, which it also lets through."""
+    if len(stage) != 1:
+        return [stage]
+    name, value = next(iter(stage.items()))
+    if name in ("$lookup", "$unionWith", "$graphLookup"):
+        return [stage]
+    if name == "$sort" and isinstance(value, dict):
+        keys = ((SCORE, -1) if _is_meta(order) else (key, order) for key, order in value.items())
+        return [{name: dict(keys)}]
+    if name == "$facet" and isinstance(value, dict):
+        return [{name: {key: _facet(sub) for key, sub in value.items()}}]
+    if name == "$project" and isinstance(value, dict):
+        return _projection(value)
+    replaced = _replaced(value)
+    if name in ("$replaceRoot", "$replaceWith"):
+        root = replaced.get("newRoot") if name == "$replaceRoot" else replaced
+        merged = {"$mergeObjects": [root, {SCORE: f"${SCORE}"}]}
+        return [{name: {"newRoot": merged} if name == "$replaceRoot" else merged}]
+    return [{name: replaced}]
+
+
+def _last_carrying(stage: Document) -> Pipeline:
+    """Like `_carrying`, but the hidden field ends here."""
+    carried = _carrying(stage)
+    name = next(iter(stage), "")
+    if name == "$project" and isinstance(carried[-1][name], dict):
+        projection = dict(carried[-1][name])
+        if projection.pop(SCORE, None):
+            return [{name: projection}]
+    return carried if name in _FORGETTING else [*carried, {"$unset": SCORE}]
+
+
+def _facet(pipeline: Any) -> Any:
+    if not isinstance(pipeline, list):
+        return pipeline
+    return [*each(pipeline, _carrying), {"$unset": SCORE}]
+
+
+def _projection(value: Document) -> Pipeline:
+    scores = {key: f"${SCORE}" for key, inner in value.items() if _is_meta(inner)}
+    others = {key: inner for key, inner in value.items() if key not in scores}
+    if any(_excludes(inner) for key, inner in others.items() if key != "_id"):
+        # A projection cannot remove some fields and compute others: two stages can.
+        return [*([{"$set": scores}] if scores else []), {"$project": others}]
+    kept = {key: scores.get(key) or _replaced(inner) for key, inner in value.items()}
+    return [{"$project": {**kept, SCORE: 1}}]
+
+
+def _excludes(value: Any) -> bool:
+    if isinstance(value, dict):
+        return not any(key.startswith("$") for key in value) and any(map(_excludes, value.values()))
+    return isinstance(value, bool | int | float) and not value
+
+
+def _replaced(value: Any) -> Any:
+    if _is_meta(value):
+        return f"${SCORE}"
+    if isinstance(value, dict):
+        return {
+            name: inner if name == "$literal" or _own_context(name) else _replaced(inner)
+            for name, inner in value.items()
+        }
+    if isinstance(value, list):
+        return [_replaced(inner) for inner in value]
+    if value in ("$$ROOT", "$$CURRENT") and isinstance(value, str):
+        return _without_score()
+    return value
+
+
+def _without_score() -> Document:
+    return {
+        "$arrayToObject": {
+            "$filter": {
+                "input": {"$objectToArray": "$$ROOT"},
+                "as": "pair",
+                "cond": {"$ne": ["$$pair.k", SCORE]},
+            }
+        }
+    }
+
+
+def listed(documents: Sequence[Document], rest: Pipeline) -> Pipeline:
+    """The pipeline that yields `documents`, for an aggregate on no collection, then `rest`."""
+    return [{"$documents": [{"$literal": document} for document in documents]}, *rest]
+
+
+def each(pipeline: Pipeline, replace: Callable[[Document], Pipeline]) -> Pipeline:
+    """`pipeline` with every stage replaced by what `replace` makes of it."""
+    return [made for stage in pipeline for made in replace(stage)]
