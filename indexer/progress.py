@@ -138,7 +138,7 @@ def summary(tally: Tally, seconds: float, *, name: str, collection: str) -> str:
     parts = [f"{tally.indexed + tally.no_face} indexed ({tally.faces} faces)"]
     for count, text in (
         (tally.no_face, "of them without a face"),
-        (tally.updated, "updated without reading"),
+        (tally.updated, "updated (same picture)"),
         (tally.unchanged, "unchanged"),
         (tally.deleted, f"deleted ({tally.faces_deleted} faces)"),
         (tally.waiting, "waiting for another try"),

@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
-from faces.store import Store
 
 from faces.records import KnownItem
+from faces.store import Store
 from faces.types import PIPELINE_VERSION
 from indexer.crew import Crew
 from indexer.items import Items, Result, Task
@@ -226,5 +226,5 @@ def _refused() -> SourcePaused:
 
 def server_clock(read: Callable[[], dt.datetime]) -> Callable[[], dt.datetime]:
     """A clock that shows the database server's time, read once and carried on from there."""
-    base, at = read(), time.monotonic()
+    base, at = read().replace(tzinfo=dt.UTC), time.monotonic()
     return lambda: base + dt.timedelta(seconds=time.monotonic() - at)
