@@ -100,10 +100,15 @@ class Decoder:
         waiting: int = 16,
         patience: float = 15.0,
         argv: Sequence[str] = (sys.executable, "-m", "faces.decode_child"),
+        wall_seconds: float = WALL_SECONDS,
     ) -> None:
-        """`waiting` callers may stand in line for `patience` seconds; `argv` starts the child."""
+        """`waiting` callers may stand in line for `patience` seconds.
+
+        `argv` starts the child; it is killed when it takes `wall_seconds` over a request.
+        """
         self._gate = Gate(waiting=waiting, patience=patience)
         self._argv = tuple(argv)
+        self._wall_seconds = wall_seconds
         self._starter = processes.Starter()
         self._child: _Child | None = None
 
@@ -188,7 +193,7 @@ class Decoder:
             self._child = None
         if self._child is None:
             try:
-                self._child = _Child(self._starter, self._argv)
+                self._child = _Child(self._starter, self._argv, self._wall_seconds)
             except OSError as error:
                 raise Busy("No process could be started to decode the picture.") from error
         return self._child
@@ -211,7 +216,9 @@ class Decoder:
 class _Child:
     """One running child and the two pipes to it."""
 
-    def __init__(self, starter: processes.Starter, argv: Sequence[str]) -> None:
+    def __init__(
+        self, starter: processes.Starter, argv: Sequence[str], wall_seconds: float
+    ) -> None:
         root = Path(faces.__file__).parent.parent
         env = {name: os.environ[name] for name in _KEPT_VARIABLES if name in os.environ}
         env |= {
@@ -232,6 +239,7 @@ class _Child:
             os.set_blocking(pipe.fileno(), False)
             with contextlib.suppress(OSError):  # a smaller pipe is only slower
                 fcntl.fcntl(pipe.fileno(), fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
+        self._wall_seconds = wall_seconds
         self.exchanges = 0
 
     @property
@@ -246,7 +254,7 @@ class _Child:
         self, head: dict[str, Any], body: bytes = b""
     ) -> tuple[dict[str, Any], memoryview]:
         """The answer to one request. Raises _ChildEnded or _ChildHung; the child is then gone."""
-        deadline = time.monotonic() + WALL_SECONDS
+        deadline = time.monotonic() + self._wall_seconds
         self.exchanges += 1
         try:
             self._write(frames.pack(head, len(body)), deadline)

@@ -1,0 +1,411 @@
+"""The decoder and its real child: what every kind of picture becomes, and that nothing kills it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import time
+import zlib
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from faces.decoder import Decoder
+from faces.errors import Busy, Cancelled, ImageError, InvalidImage
+from faces.image import probe
+from faces.types import Box, Pixels
+from tests import hostile
+from tests.hostile import jpeg, photo, png, webp
+
+IDENTITY = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
+
+
+@pytest.fixture(scope="module")
+def decoder() -> Iterator[Decoder]:
+    decoder = Decoder()
+    yield decoder
+    decoder.close()
+
+
+def opened(decoder: Decoder, data: bytes, side: int = 640) -> Pixels:
+    with decoder.open(data, probe(data), side=side) as picture:
+        return picture.image
+
+
+def reason(decoder: Decoder, data: bytes) -> str:
+    with pytest.raises(InvalidImage) as caught:
+        opened(decoder, data)
+    return caught.value.reason
+
+
+def bgr(image: Image.Image) -> Pixels:
+    return np.asarray(image.convert("RGB"))[:, :, ::-1]
+
+
+def distance(one: Pixels, other: Pixels) -> float:
+    assert one.shape == other.shape
+    return float(np.abs(one.astype(int) - other.astype(int)).mean())
+
+
+def ycck() -> bytes:
+    """A CMYK JPEG stored as YCCK, as Photoshop does."""
+    c, m, y, k = photo().convert("CMYK").split()
+    luma = Image.merge("RGB", (c, m, y)).convert("YCbCr").split()
+    inverted = [band.point(lambda v: 255 - v) for band in luma]
+    data = jpeg(Image.merge("CMYK", (*inverted, k)), quality=95)
+    at = data.index(b"Adobe") + 11
+    assert data[at] == 0
+    return data[:at] + b"\2" + data[at + 1 :]
+
+
+def sixteen_bit_rgb(image: Image.Image) -> bytes:
+    wide = (np.asarray(image).astype(">u2") * 257).astype(">u2")
+    rows = b"".join(b"\0" + row.tobytes() for row in wide)
+    return hostile.png_of(
+        hostile.png_header(*image.size, depth=16),
+        (b"IDAT", zlib.compress(rows)),
+        (b"IEND", b""),
+    )
+
+
+def sixteen_bit_grey(image: Image.Image) -> bytes:
+    return png(Image.fromarray(np.asarray(image.convert("L")).astype(np.uint16) * 257))
+
+
+@pytest.mark.parametrize(
+    ("data", "expected", "tolerance"),
+    [
+        (png(), photo(), 0),
+        (jpeg(quality=95), photo(), 3),
+        (jpeg(quality=95, progressive=True), photo(), 3),
+        (webp(lossless=True), photo(), 0),
+        (webp(quality=95), photo(), 4),
+        (jpeg(photo().convert("L"), quality=95), photo().convert("L"), 3),
+        (jpeg(photo().convert("CMYK"), quality=95), photo(), 4),
+        (ycck(), photo(), 4),
+        (png(photo().quantize(256)), photo().quantize(256), 0),
+        (png(photo().convert("1")), photo().convert("1"), 0),
+        (png(photo().convert("LA")), photo().convert("L"), 0),
+        (png(photo().convert("RGBA")), photo(), 0),
+        (sixteen_bit_grey(photo()), photo().convert("L"), 0.01),
+        (sixteen_bit_rgb(photo()), photo(), 0.01),
+    ],
+    ids=[
+        "png",
+        "jpeg",
+        "progressive",
+        "webp-lossless",
+        "webp",
+        "grey",
+        "cmyk",
+        "ycck",
+        "palette",
+        "bilevel",
+        "grey-alpha",
+        "rgba",
+        "grey16",
+        "rgb16",
+    ],
+)
+def test_every_kind_of_pixel_becomes_the_same_bgr(
+    decoder: Decoder, data: bytes, expected: Image.Image, tolerance: float
+) -> None:
+    assert distance(opened(decoder, data), bgr(expected)) <= tolerance
+
+
+def test_transparency_shows_white(decoder: Decoder) -> None:
+    clear = photo().convert("RGBA")
+    clear.putalpha(0)
+    palette = photo().quantize(16)
+    half = photo().convert("RGBA")
+    half.putalpha(128)
+    for data in (png(clear), webp(clear), png(palette, transparency=bytes(16))):
+        assert opened(decoder, data).min() == 255
+    expected = (bgr(photo()).astype(int) * 128 + 255 * 127) // 255
+    assert np.abs(opened(decoder, png(half)).astype(int) - expected).max() <= 1
+
+
+@pytest.mark.parametrize("value", range(1, 9))
+def test_all_orientations_stand_upright(decoder: Decoder, value: int) -> None:
+    upright = photo(96, 64)
+    back = {
+        1: None,
+        2: Image.Transpose.FLIP_LEFT_RIGHT,
+        3: Image.Transpose.ROTATE_180,
+        4: Image.Transpose.FLIP_TOP_BOTTOM,
+        5: Image.Transpose.TRANSPOSE,
+        6: Image.Transpose.ROTATE_90,
+        7: Image.Transpose.TRANSVERSE,
+        8: Image.Transpose.ROTATE_270,
+    }[value]
+    stored = upright if back is None else upright.transpose(back)
+    data = hostile.with_chunks(png(stored), (b"eXIf", hostile.exif(value)))
+    with decoder.open(data, probe(data), side=640) as picture:
+        assert np.array_equal(picture.image, bgr(upright))
+        # A crop is cut from the stored pixels: it must land on the same upright ones.
+        shift = (1.0, 0.0, 20.0, 0.0, 1.0, 10.0)
+        (crop,) = picture.cut([shift], 40)
+        assert np.array_equal(crop, bgr(upright)[10:50, 20:60])
+        whole = picture.jpeg(Box(0, 0, 96, 64), side=96, cap=10**6)
+    thumbnail = opened(decoder, whole)
+    assert distance(thumbnail, bgr(upright)) < 4
+
+
+def test_a_large_picture_comes_reduced_and_is_cut_finely(decoder: Decoder) -> None:
+    large = photo(2400, 1600)
+    noise = np.random.default_rng(1).integers(0, 256, (40, 40, 3), dtype=np.uint8)
+    fine = Image.fromarray(noise).resize((160, 160), Image.Resampling.BICUBIC)
+    large.paste(fine, (1000, 600))
+    data = jpeg(large, quality=95, subsampling=0)
+    with decoder.open(data, probe(data), side=640) as picture:
+        assert picture.image.shape == (427, 640, 3)
+        assert picture.scale == pytest.approx((3.75, 1600 / 427))
+        placement = (1.0, 0.0, 1000.0, 0.0, 1.0, 600.0)
+        (rough,) = picture.cut([placement], 160)
+        (sharp,) = picture.cut([placement], 160, finer=True)
+    assert distance(sharp, bgr(fine)) < 5
+    assert distance(sharp, bgr(fine)) < distance(rough, bgr(fine)) / 2
+
+
+def test_outside_the_picture_a_crop_is_black(decoder: Decoder) -> None:
+    data = png(Image.new("RGB", (40, 40), "white"))
+    with decoder.open(data, probe(data), side=640) as picture:
+        beside, across = picture.cut(
+            [(1.0, 0.0, 500.0, 0.0, 1.0, 0.0), (1.0, 0.0, -20.0, 0.0, 1.0, -20.0)], 40
+        )
+    assert beside.max() == 0
+    assert across[:19, :19].max() == 0
+    assert across[21:, 21:].min() == 255
+
+
+@pytest.mark.parametrize("progressive", [False, True])
+def test_a_jpeg_that_lacks_only_its_end_is_accepted_and_a_cut_one_is_not(
+    decoder: Decoder, progressive: bool
+) -> None:
+    data = jpeg(photo(300, 200), progressive=progressive)
+    assert distance(opened(decoder, data[:-2]), opened(decoder, data)) == 0
+    assert distance(opened(decoder, data[:-1]), opened(decoder, data)) == 0
+    first = data.index(b"\xff\xda")
+    for part in (0.1, 0.5, 0.9):
+        assert reason(decoder, data[: first + 20 + int((len(data) - first - 20) * part)]) == (
+            "truncated"
+        )
+
+
+def test_a_large_cut_jpeg_is_truncated_at_every_reduction(decoder: Decoder) -> None:
+    data = jpeg(photo(4000, 3000), quality=70)
+    assert reason(decoder, data[: len(data) // 2]) == "truncated"
+    assert opened(decoder, data[:-2]).shape == (480, 640, 3)
+
+
+def test_pngs_that_lie_about_their_size_fail(decoder: Decoder) -> None:
+    honest = png()
+    short = honest[:16] + (960).to_bytes(4, "big") + (640).to_bytes(4, "big") + honest[24:]
+    assert reason(decoder, short) in ("truncated", "decoder_failed")
+    unpacked = hostile.png_of(
+        hostile.png_header(64, 64), (b"IDAT", b"no zlib stream"), (b"IEND", b"")
+    )
+    assert reason(decoder, unpacked) in ("truncated", "decoder_failed")
+    assert reason(decoder, hostile.webp_header(64, 64)) in ("truncated", "decoder_failed")
+
+
+def test_a_black_picture_at_the_limit_is_decoded_within_memory_and_time(decoder: Decoder) -> None:
+    data = hostile.black_png(4120, 4120)
+    began = time.monotonic()
+    assert opened(decoder, data).max() == 0
+    assert time.monotonic() - began < 5
+
+
+def test_bytes_behind_the_end_change_nothing(decoder: Decoder) -> None:
+    for data in (jpeg(), png(), webp()):
+        assert np.array_equal(
+            opened(decoder, data + b"PK\x03\x04<script>" * 99), opened(decoder, data)
+        )
+
+
+def test_of_an_animation_the_first_frame_is_seen(decoder: Decoder) -> None:
+    frames = [photo(seed=n) for n in range(3)]
+    for data in (
+        webp(frames[0], save_all=True, append_images=frames[1:], lossless=True),
+        png(frames[0], save_all=True, append_images=frames[1:]),
+    ):
+        assert np.array_equal(opened(decoder, data), bgr(frames[0]))
+
+
+def test_flipped_bits_give_pixels_or_an_image_error_and_the_child_lives(decoder: Decoder) -> None:
+    rng = np.random.default_rng(7)
+    sources = [jpeg(photo(200, 150)), jpeg(progressive=True), png(), webp(), webp(lossless=True)]
+    seen = {"pixels": 0, "refused": 0}
+    decoder.warm()
+    first = decoder.pid
+    for number in range(150):
+        mutated = bytearray(sources[number % len(sources)])
+        for at in rng.integers(20, len(mutated), 4):
+            mutated[at] ^= 1 << int(rng.integers(0, 8))
+        try:
+            opened(decoder, bytes(mutated))
+            seen["pixels"] += 1
+        except ImageError:
+            seen["refused"] += 1
+    assert seen["pixels"] > 10
+    assert seen["refused"] > 10
+    assert decoder.pid == first
+
+
+def test_a_child_that_was_killed_is_replaced_unnoticed(decoder: Decoder) -> None:
+    decoder.warm()
+    first = decoder.pid
+    assert first is not None
+    os.kill(first, signal.SIGKILL)
+    assert np.array_equal(opened(decoder, png()), bgr(photo()))
+    assert decoder.pid not in (None, first)
+
+
+def test_a_child_killed_while_it_holds_a_picture_costs_that_picture_only(decoder: Decoder) -> None:
+    data = png()
+    with decoder.open(data, probe(data), side=640) as picture:
+        assert decoder.pid is not None
+        os.kill(decoder.pid, signal.SIGKILL)
+        with pytest.raises(InvalidImage) as caught:
+            picture.cut([IDENTITY], 32)
+    assert caught.value.reason == "decoder_failed"
+    assert np.array_equal(opened(decoder, data), bgr(photo()))
+
+
+def test_a_child_that_crashes_on_a_picture_is_decoder_failed() -> None:
+    crash = "import os, sys; sys.stdin.buffer.read(8); os.kill(os.getpid(), 11)"
+    decoder = Decoder(argv=(sys.executable, "-c", crash))
+    try:
+        assert reason(decoder, png()) == "decoder_failed"
+        assert decoder.pid is None
+    finally:
+        decoder.close()
+
+
+def test_a_child_that_hangs_is_killed_in_time() -> None:
+    decoder = Decoder(argv=(sys.executable, "-c", "import time; time.sleep(60)"), wall_seconds=0.5)
+    try:
+        decoder.warm()
+        hanging = decoder.pid
+        began = time.monotonic()
+        assert reason(decoder, png()) == "decoder_failed"
+        assert time.monotonic() - began < 2
+        assert decoder.pid is None
+        with pytest.raises(ProcessLookupError):
+            os.kill(hanging or 0, 0)
+    finally:
+        decoder.close()
+
+
+def test_a_child_that_talks_nonsense_is_decoder_failed() -> None:
+    nonsense = "import sys; sys.stdout.buffer.write(b'\\1' + bytes(7) + b'x')"
+    decoder = Decoder(argv=(sys.executable, "-c", nonsense), wall_seconds=5)
+    try:
+        assert reason(decoder, png()) == "decoder_failed"
+    finally:
+        decoder.close()
+
+
+def test_the_child_is_confined_and_knows_no_secret(
+    decoder: Decoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MONGODB_URI", "mongodb://someone:secret@example")
+    decoder.warm()
+    os.kill(decoder.pid or 0, signal.SIGKILL)
+    opened(decoder, png())
+    with open(f"/proc/{decoder.pid}/environ", "rb") as file:
+        assert b"secret" not in file.read()
+    with open(f"/proc/{decoder.pid}/limits") as file:
+        limits = {line[:26].strip(): line[26:].split()[0] for line in file}
+    assert int(limits["Max address space"]) <= 512 * 2**20
+    assert int(limits["Max cpu time"]) < 30
+    assert limits["Max file size"] == "0"
+    assert limits["Max core file size"] == "0"
+
+
+def test_a_picture_that_was_closed_leaves_no_memory_behind(decoder: Decoder) -> None:
+    def resident() -> int:
+        with open(f"/proc/{decoder.pid}/statm") as file:
+            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+    opened(decoder, png())
+    before = resident()
+    for data in (png(photo(3000, 2000)), jpeg(photo(3000, 2000)), webp(photo(1500, 1000))):
+        opened(decoder, data)
+    assert resident() - before < 8 * 2**20
+
+
+def test_beyond_the_line_callers_are_told_to_come_back() -> None:
+    decoder = Decoder(waiting=1, patience=0.3)
+    data, inside, leave = png(), threading.Event(), threading.Event()
+    refused: list[str] = []
+
+    def hold() -> None:
+        with decoder.open(data, probe(data), side=64):
+            inside.set()
+            leave.wait(10)
+
+    def wait_in_line() -> None:
+        try:
+            opened(decoder, data)
+        except Busy as error:
+            refused.append(error.code)
+
+    holder = threading.Thread(target=hold)
+    second = threading.Thread(target=wait_in_line)
+    try:
+        holder.start()
+        assert inside.wait(10)
+        second.start()
+        while decoder.load < 2:
+            time.sleep(0.005)
+        with pytest.raises(Busy):
+            opened(decoder, data)
+        second.join(5)
+        assert refused == ["busy"]  # patience ended
+    finally:
+        leave.set()
+        holder.join(5)
+        second.join(5)
+        assert np.array_equal(opened(decoder, data), bgr(photo()))
+        decoder.close()
+
+
+def test_a_caller_that_goes_away_frees_its_place() -> None:
+    decoder = Decoder(waiting=1, patience=30)
+    data, inside, leave, gone = png(), threading.Event(), threading.Event(), threading.Event()
+    cancelled: list[float] = []
+
+    def hold() -> None:
+        with decoder.open(data, probe(data), side=64):
+            inside.set()
+            leave.wait(10)
+
+    def hang_up() -> None:
+        try:
+            with decoder.open(data, probe(data), side=64, cancelled=gone.is_set):
+                raise AssertionError("it was let in")
+        except Cancelled:
+            cancelled.append(time.monotonic())
+
+    holder, waiting = threading.Thread(target=hold), threading.Thread(target=hang_up)
+    try:
+        holder.start()
+        assert inside.wait(10)
+        waiting.start()
+        while decoder.load < 2:
+            time.sleep(0.005)
+        began = time.monotonic()
+        gone.set()
+        waiting.join(5)
+        assert cancelled
+        assert cancelled[0] - began < 1
+        assert decoder.load == 1
+    finally:
+        leave.set()
+        holder.join(5)
+        decoder.close()
