@@ -1,0 +1,212 @@
+"""Request bodies: multipart or JSON, read in bounded memory and checked against one model.
+
+The routes never let the framework read a body: authentication and caps come first, numbers that are
+not finite are refused, and no error repeats what was sent.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from pydantic import BaseModel, ValidationError
+from starlette.concurrency import run_in_threadpool
+
+from app import problems, strictjson
+from app.exchange import Exchange
+from app.multipart import PartsReader
+from faces.errors import Busy, ImageTooLarge, InvalidRequest, MalformedRequest, RequestTooLarge
+
+JSON_CAP = 1024 * 1024
+SLACK = 64 * 1024
+"""What a body may hold besides its pictures."""
+_LARGE = 256 * 1024
+_BASE64_FIELD = re.compile(rb'"image_base64"\s*:\s*"([A-Za-z0-9+/=\\]*)"')
+_BASE64_BEGINS = re.compile(rb'"image_base64"\s*:\s*"')
+
+M = TypeVar("M", bound=BaseModel)
+
+
+class Budget:
+    """How many bytes of bodies this process holds at once; more are turned away as busy."""
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+        self.held = 0
+
+    def take(self, size: int) -> None:
+        """Count `size` more bytes. Raises Busy when they do not fit."""
+        if self.held + size > self.most:
+            raise Busy(
+                "Too many uploads are under way at once: try again in a moment.", retry_after=2
+            )
+        self.held += size
+
+    def give_back(self, size: int) -> None:
+        """Those bytes are gone."""
+        self.held -= size
+
+
+@dataclass(frozen=True, slots=True)
+class Shape(Generic[M]):
+    """What a route's body may be.
+
+    `pictures` are its picture fields, `json_fields` the text parts of a form that hold JSON;
+    `nested` says that JSON bodies keep pictures in objects of their names.
+    """
+
+    model: type[M]
+    pictures: tuple[str, ...] = ()
+    json_fields: tuple[str, ...] = ()
+    nested: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Incoming(Generic[M]):
+    """A checked body: its fields, and the bytes of the pictures that came inside it."""
+
+    form: M
+    pictures: Mapping[str, bytes]
+
+
+async def read(
+    exchange: Exchange,
+    shape: Shape[M],
+    *,
+    picture_cap: int,
+    budget: Budget,
+    taken: Callable[[int], None],
+) -> Incoming[M]:
+    """The checked body. `taken` is told each number of bytes that the budget must get back."""
+    content_type = exchange.headers.get(b"content-type", b"")
+    kind = content_type.partition(b";")[0].strip().lower()
+
+    def take(size: int) -> None:
+        budget.take(size)
+        taken(size)
+
+    if kind == b"multipart/form-data" and shape.pictures:
+        return await _read_form(exchange, shape, content_type, picture_cap, take)
+    if kind == b"application/json" or (
+        kind.startswith(b"application/") and kind.endswith(b"+json")
+    ):
+        return await _read_json(exchange, shape, picture_cap, take)
+    raise problems.UnsupportedMediaType(
+        "Send multipart/form-data or application/json."
+        if shape.pictures
+        else "Send application/json."
+    )
+
+
+async def _read_form(
+    exchange: Exchange,
+    shape: Shape[M],
+    content_type: bytes,
+    picture_cap: int,
+    take: Callable[[int], None],
+) -> Incoming[M]:
+    reader = PartsReader(content_type, pictures=shape.pictures, picture_cap=picture_cap)
+    async for chunk in exchange.chunks(picture_cap * len(shape.pictures) + SLACK):
+        take(len(chunk))
+        reader.feed(chunk)
+    parts = reader.finish()
+    values: dict[str, Any] = {}
+    for name, text in parts.texts.items():
+        known = name in shape.json_fields
+        values[name] = strictjson.parse(text.encode(), field=name) if known else text
+    return Incoming(validate(shape.model, values, strict=False), parts.pictures)
+
+
+async def _read_json(
+    exchange: Exchange, shape: Shape[M], picture_cap: int, take: Callable[[int], None]
+) -> Incoming[M]:
+    count = len(shape.pictures)
+    cap = count * (_base64_size(picture_cap) + SLACK) if count else JSON_CAP
+    body = bytearray()
+    async for chunk in exchange.chunks(max(cap, JSON_CAP)):
+        take(2 * len(chunk))
+        body += chunk
+        if len(body) > JSON_CAP and not _BASE64_BEGINS.search(body, 0, JSON_CAP):
+            raise _json_too_large()
+    if len(body) > _LARGE:
+        return await run_in_threadpool(_parse_json, bytes(body), shape, picture_cap)
+    return _parse_json(bytes(body), shape, picture_cap)
+
+
+def _base64_size(size: int) -> int:
+    return -(-size // 3) * 4
+
+
+def _json_too_large() -> RequestTooLarge:
+    return RequestTooLarge(f"The JSON body may hold at most {JSON_CAP} bytes besides image_base64.")
+
+
+def _parse_json(body: bytes, shape: Shape[M], picture_cap: int) -> Incoming[M]:
+    if len(body) > JSON_CAP:
+        encoded = sum(len(match.group(1)) for match in _BASE64_FIELD.finditer(body))
+        if len(body) - encoded > JSON_CAP:
+            raise _json_too_large()
+    values = strictjson.parse(body)
+    if not isinstance(values, dict):
+        raise InvalidRequest.field("body", "must be a JSON object")
+    pictures: dict[str, bytes] = {}
+    for name in shape.pictures:
+        if shape.nested:
+            inner = values.get(name)
+            if isinstance(inner, dict) and isinstance(text := inner.get("image_base64"), str):
+                pictures[name] = decode(text, f"{name}.image_base64", picture_cap)
+                values[name] = {**inner, "image_base64": ""}
+        else:
+            if name in values:
+                raise InvalidRequest.field("body", "unknown field")
+            if isinstance(text := values.get("image_base64"), str):
+                pictures[name] = decode(text, "image_base64", picture_cap)
+                values["image_base64"] = ""
+    return Incoming(validate(shape.model, values, strict=True), pictures)
+
+
+def decode(text: str, field: str, cap: int) -> bytes:
+    """The bytes of standard base64. Raises InvalidRequest, or ImageTooLarge beyond `cap`."""
+    if len(text) > _base64_size(cap):
+        raise ImageTooLarge(f"{field}: more than {cap} bytes.")
+    try:
+        data = base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError):
+        raise InvalidRequest.field(
+            field, "must be standard base64 (A-Z a-z 0-9 + / =) without a data: prefix"
+        ) from None
+    if len(data) > cap:
+        raise ImageTooLarge(f"{field}: more than {cap} bytes.")
+    return data
+
+
+def validate(model: type[M], values: object, *, strict: bool) -> M:
+    """`values` as the model. Raises InvalidRequest that names the fields, never their values."""
+    try:
+        return model.model_validate(values, strict=strict)
+    except ValidationError as error:
+        details = error.errors(include_input=False, include_url=False, include_context=False)
+        raise InvalidRequest(errors=problems.fields_of(details)) from None
+
+
+def exactly_one(given: Collection[str], allowed: Collection[str]) -> str:
+    """The one form that was given. Raises InvalidRequest for none and for several."""
+    if len(given) != 1:
+        raise InvalidRequest.field("body", f"needs exactly one of {', '.join(allowed)}")
+    return next(iter(given))
+
+
+__all__ = [
+    "Budget",
+    "Incoming",
+    "MalformedRequest",
+    "Shape",
+    "decode",
+    "exactly_one",
+    "read",
+    "validate",
+]

@@ -1,0 +1,169 @@
+"""What routes ask for, as `Annotated` aliases: services, caller, body, client."""
+
+from __future__ import annotations
+
+import functools
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+from typing import Annotated, Any, TypeVar
+
+from fastapi import Depends, Path, Query, Request
+from pydantic import BaseModel
+
+from app import bodies
+from app import exchange as exchanges
+from app.auth import Caller, require
+from app.bodies import Incoming, Shape
+from app.exchange import Exchange
+from app.peers import client_of
+from app.schemas import UUID_PATTERN
+from app.services import Services
+from faces.errors import InvalidRequest
+from faces.settings import Role
+
+M = TypeVar("M", bound=BaseModel)
+NAME_PATTERN = r"^[A-Za-z0-9_.-]{1,255}$"
+SUBJECT_PATTERN = r"^[A-Za-z0-9_.:-]{1,128}$"
+ROLE_ATTRIBUTE = "likeness_role"
+SHAPE_ATTRIBUTE = "likeness_shape"
+
+
+def services(request: Request) -> Services:
+    """The services of the process."""
+    found = request.app.state.services
+    assert isinstance(found, Services)  # noqa: S101 - for the type only
+    return found
+
+
+def get_exchange(request: Request) -> Exchange:
+    """The exchange of the request."""
+    return exchanges.of(request.scope)
+
+
+ServicesDep = Annotated[Services, Depends(services)]
+ExchangeDep = Annotated[Exchange, Depends(get_exchange)]
+
+
+@functools.cache
+def need(role: Role) -> Callable[..., Awaitable[Caller]]:
+    """A dependency: the caller, whose key has at least `role`, within its rate limits."""
+
+    async def caller(request: Request, parts: ServicesDep, exchange: ExchangeDep) -> Caller:
+        return admit(request, parts, exchange, role)
+
+    setattr(caller, ROLE_ATTRIBUTE, role)
+    return caller
+
+
+def admit(request: Request, parts: Services, exchange: Exchange, role: Role) -> Caller:
+    """The caller of this request. Raises Unauthorized, Forbidden, RateLimited or InvalidRequest."""
+    if parts.keys:
+        parts.limits.address(client_of(request.scope, exchange.headers, parts.trusted))
+    found = parts.keys.caller(exchange.headers)
+    exchange.caller = found.name
+    if parts.keys:
+        parts.limits.key(found.name)
+    require(found, role)
+    _only_known_query(request)
+    return found
+
+
+def _only_known_query(request: Request) -> None:
+    """Refuse query parameters that the route does not have, or has once: never ignore a wish."""
+    if not request.url.query:
+        return
+    route = request.scope["route"]
+    known = {param.alias for param in _query_params(route.dependant)}
+    seen: set[str] = set()
+    for name, _ in request.query_params.multi_items():
+        if name not in known:
+            takes = f"takes only {', '.join(sorted(known))}" if known else "takes none"
+            raise InvalidRequest.field("query", f"unknown query parameter; this route {takes}")
+        if name in seen:
+            raise InvalidRequest.field(name, "was given twice")
+        seen.add(name)
+
+
+def _query_params(dependant: Any) -> list[Any]:
+    found = list(getattr(dependant, "query_params", ()))
+    for sub in getattr(dependant, "dependencies", ()):
+        found += _query_params(sub)
+    return found
+
+
+async def face_route(parts: ServicesDep) -> None:
+    """Refuse early, before a body is read, while the encoder cannot be used."""
+    parts.engine.check()
+
+
+FaceRoute = Annotated[None, Depends(face_route)]
+SearchCaller = Annotated[Caller, Depends(need("search"))]
+IndexCaller = Annotated[Caller, Depends(need("index"))]
+AdminCaller = Annotated[Caller, Depends(need("admin"))]
+
+
+def body(shape: Shape[M]) -> Callable[..., AsyncIterator[Incoming[M]]]:
+    """A dependency: the checked body of this shape. Declare the caller's dependency before it."""
+
+    async def incoming(parts: ServicesDep, exchange: ExchangeDep) -> AsyncIterator[Incoming[M]]:
+        taken = 0
+
+        def count(size: int) -> None:
+            nonlocal taken
+            taken += size
+
+        try:
+            yield await bodies.read(
+                exchange,
+                shape,
+                picture_cap=parts.settings.max_upload_bytes,
+                budget=parts.budget,
+                taken=count,
+            )
+        finally:
+            parts.budget.give_back(taken)
+
+    setattr(incoming, SHAPE_ATTRIBUTE, shape)
+    return incoming
+
+
+@dataclass(frozen=True, slots=True)
+class Client:
+    """The client: `gone` is set when it hangs up, `deadline` is on the monotonic clock."""
+
+    gone: threading.Event
+    deadline: float
+
+
+async def client(exchange: ExchangeDep) -> Client:
+    """The client, watched from now on. The body must have been read."""
+    exchange.watch()
+    return Client(exchange.gone, exchange.deadline)
+
+
+ClientDep = Annotated[Client, Depends(client)]
+
+
+@dataclass(frozen=True, slots=True)
+class Paging:
+    """Which page of a list."""
+
+    limit: int
+    cursor: str | None
+
+
+def paging(
+    limit: Annotated[int, Query(ge=1, le=1000, description="How many items at most.")] = 100,
+    cursor: Annotated[
+        str | None, Query(max_length=4096, description="`next_cursor` of the page before.")
+    ] = None,
+) -> Paging:
+    """The page that the query asks for."""
+    return Paging(limit, cursor)
+
+
+PagingDep = Annotated[Paging, Depends(paging)]
+CollectionPath = Annotated[str, Path(pattern=NAME_PATTERN, examples=["default"])]
+SubjectPath = Annotated[str, Path(pattern=SUBJECT_PATTERN, examples=["ada"])]
+UuidPath = Annotated[str, Path(pattern=UUID_PATTERN)]

@@ -1,0 +1,252 @@
+"""What requests may hold, as pydantic models. JSON is checked strictly, form text is converted."""
+
+from __future__ import annotations
+
+import datetime as dt
+import unicodedata
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    WithJsonSchema,
+)
+
+from app.schemas import UUID_PATTERN
+
+NAME = r"^[A-Za-z0-9_.-]{1,255}$"
+SUBJECT_ID = r"^[A-Za-z0-9_.:-]{1,128}$"
+FIELD_NAME = r"^[A-Za-z0-9_-]{1,64}$"
+MAX_METADATA = 64
+
+
+def _moment(value: object) -> object:
+    """An ISO 8601 date or time as an aware datetime; without an offset it is UTC."""
+    if not isinstance(value, str):
+        raise ValueError("must be an ISO 8601 date or time, such as 2024-05-01T12:00:00Z")
+    try:
+        moment = dt.datetime.fromisoformat(value)
+        moment = moment if moment.tzinfo else moment.replace(tzinfo=dt.UTC)
+        return moment.astimezone(dt.UTC)
+    except (ValueError, OverflowError):
+        raise ValueError("must be an ISO 8601 date or time, such as 2024-05-01T12:00:00Z") from None
+
+
+def media_id(value: str) -> str:
+    """The id, when it is 1 to 255 printable characters in normal form C. Raises ValueError."""
+    if not 1 <= len(value) <= 255:
+        raise ValueError("must be 1 to 255 characters long")
+    if not value.isprintable():
+        raise ValueError("must consist of printable characters")
+    if not unicodedata.is_normalized("NFC", value):
+        raise ValueError("must be in Unicode normal form C (NFC)")
+    return value
+
+
+def _line(value: str) -> str:
+    if any(unicodedata.category(letter) == "Cc" for letter in value):
+        raise ValueError("must hold no control characters")
+    return value
+
+
+def _metadata(value: dict[str, Any]) -> dict[str, str | int | float | bool]:
+    if len(value) > MAX_METADATA:
+        raise ValueError(f"must hold at most {MAX_METADATA} fields")
+    for name, entry in value.items():
+        if not (1 <= len(name) <= 64) or not all(c.isalnum() or c in "_-" for c in name):
+            raise ValueError("each name must be 1 to 64 letters, digits, _ or -")
+        if not name.isascii():
+            raise ValueError("each name must be 1 to 64 letters, digits, _ or -")
+        if isinstance(entry, str):
+            if len(entry) > 1024 or "\0" in entry:
+                raise ValueError("each text must be at most 1024 characters, without NUL")
+        elif isinstance(entry, bool):
+            continue
+        elif isinstance(entry, int):
+            if not -(2**53) <= entry <= 2**53:
+                raise ValueError("each whole number must be within ±2^53")
+        elif not isinstance(entry, float):
+            raise ValueError("each value must be text, a number or a boolean")
+    return value
+
+
+_METADATA_SCHEMA = {
+    "type": "object",
+    "maxProperties": MAX_METADATA,
+    "propertyNames": {"pattern": FIELD_NAME},
+    "additionalProperties": {
+        "anyOf": [
+            {"type": "string", "maxLength": 1024},
+            {"type": "number"},
+            {"type": "boolean"},
+        ]
+    },
+}
+
+Moment = Annotated[
+    dt.datetime,
+    BeforeValidator(_moment),
+    WithJsonSchema({"type": "string", "format": "date-time"}),
+]
+CollectionName = Annotated[str, StringConstraints(pattern=NAME)]
+SubjectId = Annotated[str, StringConstraints(pattern=SUBJECT_ID)]
+Uuid = Annotated[str, StringConstraints(pattern=UUID_PATTERN)]
+Url = Annotated[str, StringConstraints(min_length=1, max_length=8192)]
+Title = Annotated[str, StringConstraints(max_length=1000), AfterValidator(_line)]
+PersonName = Annotated[str, StringConstraints(min_length=1, max_length=200), AfterValidator(_line)]
+Metadata = Annotated[dict[str, Any], AfterValidator(_metadata), WithJsonSchema(_METADATA_SCHEMA)]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+
+
+def _form_bool(value: object) -> object:
+    """Form text for a boolean: only the words that JSON has."""
+    return {"true": True, "false": False}.get(value, value) if isinstance(value, str) else value
+
+
+Flag = Annotated[bool, BeforeValidator(_form_bool)]
+
+
+def _form_face(value: object) -> object:
+    """`largest`, `all`, or an index, which in a form is text."""
+    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) <= 4:
+        return int(value)
+    return value
+
+
+class Form(BaseModel):
+    """The base of all requests: an unknown field is an error."""
+
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
+
+
+class Photo(Form):
+    """A picture by address or inline, for JSON bodies."""
+
+    image_url: Url | None = Field(None, description="Fetched only from the allow-listed hosts.")
+    image_base64: str | None = Field(None, description="Standard base64 of the file's bytes.")
+
+
+class SearchForm(Photo):
+    """A search: exactly one of image, image_url, image_base64, face_id, subject_id, vector."""
+
+    face_id: Uuid | None = None
+    subject_id: SubjectId | None = None
+    vector: Annotated[list[Finite], Field(min_length=1, max_length=4096)] | None = None
+    collection: CollectionName = "default"
+    limit: int = Field(10, ge=1, le=100)
+    min_similarity: Finite | None = Field(
+        None, ge=-1, le=1, description="Default: the threshold of the model's card."
+    )
+    face: Annotated[
+        Literal["largest", "all"] | Annotated[int, Field(ge=0, le=9999)],
+        BeforeValidator(_form_face),
+    ] = Field("largest", description="Which face of the photo: `largest`, `all`, or its index.")
+    group_by: Literal["face", "media", "subject"] = "face"
+    filter: dict[str, Any] | None = Field(
+        None, description="A typed filter; see the documentation of filters."
+    )
+    assigned: Literal["any", "none"] = "any"
+    exclusive: Flag = True
+    include_own: Flag = False
+    exact: Flag = False
+
+
+class CompareForm(Form):
+    """A source with one face and a target with any number."""
+
+    source: Photo | None = None
+    target: Photo | None = None
+    min_similarity: Finite | None = Field(None, ge=-1, le=1)
+
+
+class DetectForm(Photo):
+    """A picture in which to find faces."""
+
+
+class KnownBox(Form):
+    """A rectangle in pixels of the upright picture."""
+
+    x: Finite
+    y: Finite
+    width: Annotated[Finite, Field(gt=0)]
+    height: Annotated[Finite, Field(gt=0)]
+
+
+class KnownFace(Form):
+    """A face that the caller has found already."""
+
+    box: KnownBox
+    landmarks: Annotated[
+        list[Annotated[list[Finite], Field(min_length=2, max_length=2)]],
+        Field(min_length=5, max_length=5),
+    ]
+    confidence: Finite = Field(1.0, ge=0, le=1)
+
+
+class EmbedForm(Photo):
+    """A picture whose faces to embed; with `faces` nothing is detected."""
+
+    model: Annotated[str, StringConstraints(min_length=1, max_length=64)] | None = None
+    faces: Annotated[list[KnownFace], Field(min_length=1, max_length=1000)] | None = None
+
+
+class MediaForm(Photo):
+    """A picture to index, and what is known of it."""
+
+    title: Title | None = None
+    taken_at: Moment | None = None
+    metadata: Metadata = Field(default_factory=dict)
+
+
+MetadataFields = Annotated[
+    dict[
+        Annotated[str, StringConstraints(pattern=FIELD_NAME)], Literal["string", "number", "bool"]
+    ],
+    Field(max_length=MAX_METADATA),
+]
+
+
+class CollectionForm(Form):
+    """A collection to create."""
+
+    collection: CollectionName
+    metadata_fields: MetadataFields = Field(default_factory=dict)
+
+
+class FieldsForm(Form):
+    """The declared metadata fields, all of them."""
+
+    metadata_fields: MetadataFields
+
+
+class SubjectForm(Form):
+    """A person to create."""
+
+    subject_id: SubjectId
+    name: PersonName | None = None
+    metadata: Metadata = Field(default_factory=dict)
+
+
+class SubjectChange(Form):
+    """What to change of a person; what is absent stays."""
+
+    name: PersonName | None = None
+    metadata: Metadata | None = None
+
+
+class FaceIds(Form):
+    """Faces, by id."""
+
+    face_ids: Annotated[list[Uuid], Field(min_length=1, max_length=1000)]
+
+
+class JobForm(Form):
+    """Work to start."""
+
+    kind: Literal["backfill"]
+    collection: CollectionName | None = None
+    dry_run: Flag = False

@@ -1,0 +1,12 @@
+"""`uvicorn app.main:app`: the application under the environment's settings."""
+
+from __future__ import annotations
+
+from app.web import create_app
+from faces.errors import ConfigError
+from faces.settings import load
+
+try:
+    app = create_app(load())
+except ConfigError as error:
+    raise SystemExit(f"likeness: {error.detail}") from None

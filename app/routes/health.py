@@ -1,0 +1,51 @@
+"""Whether the process lives, whether it is ready, and its metrics."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Depends, Request
+from starlette.responses import Response
+
+from app.deps import ExchangeDep, ServicesDep, admit
+from app.metrics import CONTENT_TYPE
+from app.readiness import readiness
+from app.schemas import Health, Readiness, answer
+from faces.errors import NotFound
+
+router = APIRouter(tags=["health"])
+
+
+@router.get("/healthz", response_model=Health)
+async def healthz() -> Response:
+    """200 as soon as the port is bound, whatever else is wrong."""
+    return answer(Health())
+
+
+@router.get("/readyz", response_model=Readiness, responses={503: {"model": Readiness}})
+def readyz(parts: ServicesDep) -> Response:
+    """200 when every part is ready or switched off; else 503 with a sentence for each that is not.
+
+    It says what the background threads last saw.
+    """
+    state = readiness(parts)
+    return answer(state, 200 if state.status in ("ready", "disabled") else 503)
+
+
+async def metrics_access(request: Request, parts: ServicesDep, exchange: ExchangeDep) -> None:
+    """The rule of METRICS_ACCESS."""
+    if parts.settings.metrics_access == "off":
+        raise NotFound("The metrics are switched off (METRICS_ACCESS).")
+    if parts.settings.metrics_access == "key":
+        admit(request, parts, exchange, "search")
+
+
+@router.get(
+    "/metrics",
+    response_class=Response,
+    responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
+    dependencies=[Depends(metrics_access)],
+)
+def metrics(parts: ServicesDep) -> Response:
+    """The metrics of this process in Prometheus's text format."""
+    state = readiness(parts)
+    parts.metrics.states({"service": state.status, **state.checks})
+    return Response(parts.metrics.text(), media_type=CONTENT_TYPE)

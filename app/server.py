@@ -1,0 +1,152 @@
+"""`python -m app serve`: uvicorn with the protocol settings that the HTTP contract promises.
+
+Headers that do not arrive within 10 s end the connection; header blocks are bounded; a request
+with both Content-Length and Transfer-Encoding is refused. Proxy headers stay off (the platform
+would make uvicorn believe the leftmost forwarded address), and so does the access log, which would
+hold full paths.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import errno
+import socket
+from collections.abc import Sequence
+from typing import Any
+
+import h11
+import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from app.web import create_app
+from faces.errors import ConfigError
+from faces.settings import load
+
+HEADER_SECONDS = 10.0
+HEADER_BYTES = 32 * 1024
+KEEP_ALIVE_SECONDS = 65
+BACKLOG = 512
+_AMBIGUOUS = "Content-Length and Transfer-Encoding must not both be sent."
+
+
+class GuardedProtocol(H11Protocol):
+    """uvicorn's h11 protocol with a deadline for request heads."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._head_timer: asyncio.TimerHandle | None = None
+        self._await_head()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._drop_timer()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        if self._idle() and self._head_timer is None:
+            self._await_head()
+        super().data_received(data)
+        if not self._idle():
+            self._drop_timer()
+
+    def handle_events(self) -> None:
+        before = self.cycle
+        super().handle_events()
+        if self.cycle is not before:
+            self._drop_timer()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if self._idle() and self.conn.trailing_data[0]:
+            self._await_head()
+
+    def _idle(self) -> bool:
+        """Whether no request is under way: its head has not come yet."""
+        return self.conn.their_state is h11.IDLE
+
+    def _await_head(self) -> None:
+        self._drop_timer()
+        self._head_timer = self.loop.call_later(HEADER_SECONDS, self._head_is_late)
+
+    def _drop_timer(self) -> None:
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
+
+    def _head_is_late(self) -> None:
+        if not self.transport.is_closing() and self._idle():
+            self.transport.close()
+
+
+class _Connection(h11.Connection):
+    """h11 refuses no ambiguous framing by itself."""
+
+    def next_event(self) -> Any:
+        event = super().next_event()
+        if isinstance(event, h11.Request):
+            names = [name for name, _ in event.headers]
+            if b"content-length" in names and b"transfer-encoding" in names:
+                raise h11.RemoteProtocolError(_AMBIGUOUS)
+        return event
+
+
+class Protocol(GuardedProtocol):
+    """The protocol to serve with."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.conn = _Connection(h11.SERVER, HEADER_BYTES)
+
+
+def main(argv: Sequence[str], *, encoder: bool = False) -> int:
+    """Serve until SIGTERM or SIGINT; 0 then. Raises ConfigError for what cannot be served."""
+    program = "encoder" if encoder else "serve"
+    parser = argparse.ArgumentParser(prog=f"python -m app {program}", description=__doc__)
+    parser.add_argument("--workers", type=int, default=1, help="1: models are held per process")
+    parser.add_argument(
+        "--graceful", type=int, default=5, metavar="SECONDS", help="for requests in flight at stop"
+    )
+    options = parser.parse_args(argv)
+    if options.workers != 1:
+        raise ConfigError(
+            "--workers: only 1 is possible; each process would hold the models once more. "
+            "Run more processes behind a balancer instead."
+        )
+    settings = load()
+    app = create_app(settings, encoder_only=encoder)
+    listener = _bind(settings.host, settings.port)
+    config = uvicorn.Config(
+        app,
+        http=Protocol,
+        ws="none",
+        lifespan="on",
+        log_level="warning",
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+        timeout_keep_alive=KEEP_ALIVE_SECONDS,
+        timeout_graceful_shutdown=options.graceful,
+        backlog=BACKLOG,
+    )
+    server = uvicorn.Server(config)
+    try:
+        server.run(sockets=[listener])
+    finally:
+        listener.close()
+    return 0
+
+
+def _bind(host: str, port: int) -> socket.socket:
+    """A bound listening socket. Raises ConfigError when the port is taken or not ours to bind."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+        listener.listen(BACKLOG)
+    except OSError as error:
+        listener.close()
+        busy = error.errno == errno.EADDRINUSE
+        why = "is in use: stop what uses it" if busy else "cannot be bound: choose another HOST"
+        raise ConfigError(f"Port {port} {why}, or set PORT to another one.") from error
+    return listener

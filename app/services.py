@@ -1,0 +1,256 @@
+"""What a web process is made of, wired in one place; nothing is opened before `start`."""
+
+from __future__ import annotations
+
+import datetime as dt
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+from app.auth import Keys
+from app.bodies import Budget
+from app.engine import Engine
+from app.gate import Gate
+from app.limits import Limits
+from app.metrics import Metrics
+from app.peers import Network, parse_networks
+from app.thumbnails import Thumbnails
+from faces.addresses import parse_origins
+from faces.database import Client, connect, database
+from faces.decoder import Decoder
+from faces.errors import ConfigError, DatabaseUnavailable, LikenessError
+from faces.fetch import Fetcher
+from faces.finder import Finder
+from faces.models import files
+from faces.originals import Originals, folders_of
+from faces.pictures import Pictures
+from faces.records import ActiveModel, StoredFace
+from faces.settings import Settings
+from faces.store import Store
+from faces.watch import Watch
+
+if TYPE_CHECKING:
+    from faces.loading import AnyPipeline as Pipeline
+
+EncoderKind = Literal["onnx", "remote", "deepface", "disabled"]
+GATE_WIDTH = 2
+GATE_QUEUE = 16
+FETCH_WIDTH = 4
+FETCH_QUEUE = 8
+FETCH_SECONDS = 10.0
+INDEX_LAG = dt.timedelta(seconds=5)
+"""A face that was written longer ago counts as searchable."""
+BUDGET_PICTURES = 4
+
+NO_DATABASE = (
+    "No database is configured: set MONGODB_URI to the address of your MongoDB Atlas cluster, or "
+    "use `make run`, which brings its own."
+)
+
+
+@dataclass(slots=True)
+class Services:
+    """The parts of one web process."""
+
+    settings: Settings
+    keys: Keys
+    limits: Limits
+    metrics: Metrics
+    trusted: tuple[Network, ...]
+    engine: Engine
+    fetcher: Fetcher
+    gate: Gate
+    fetch_gate: Gate
+    budget: Budget
+    thumbnails: Thumbnails
+    encoder_choice: tuple[EncoderKind, str] = ("onnx", "")
+    encoder_only: bool = False
+    client: Client | None = None
+    _store: Store | None = None
+    _watch: Watch | None = None
+    _finder: Finder | None = None
+    _pictures: Pictures | None = None
+    _pictures_lock: threading.Lock = field(default_factory=threading.Lock)
+
+    @property
+    def store(self) -> Store:
+        """The repository. Raises DatabaseUnavailable when no database is configured."""
+        if self._store is None:
+            raise DatabaseUnavailable(NO_DATABASE, retry_after=3600)
+        return self._store
+
+    @property
+    def finder(self) -> Finder:
+        """The search. Raises DatabaseUnavailable when no database is configured."""
+        if self._finder is None:
+            raise DatabaseUnavailable(NO_DATABASE, retry_after=3600)
+        return self._finder
+
+    @property
+    def watch(self) -> Watch | None:
+        """The background reader of database and index state; None without a database."""
+        return self._watch
+
+    def active_model(self) -> ActiveModel:
+        """The database's active model. Raises IndexNotReady before there is one."""
+        if self._watch is None:
+            raise DatabaseUnavailable(NO_DATABASE, retry_after=3600)
+        return self._watch.require_active()
+
+    def ensure_queryable(self, active: ActiveModel) -> None:
+        """Returns when the model's index can be queried. Raises IndexNotReady otherwise."""
+        if self._watch is not None:
+            self._watch.ensure_queryable(active.index)
+
+    def index_is_building(self) -> bool:
+        """Whether the active model's index is in its first build."""
+        if self._watch is None:
+            return False
+        active = self._watch.active()
+        state = self._watch.index_state(active.index) if active else None
+        return state is not None and state.status in ("PENDING", "BUILDING")
+
+    def searchable(self, faces: Sequence[StoredFace]) -> bool:
+        """Whether the vector index holds these faces, as far as is known without asking it."""
+        if self._watch is None:
+            return False
+        state = self._watch.index_state(self._watch.require_active().index)
+        old = dt.datetime.now(dt.UTC) - INDEX_LAG
+        return (
+            state is not None and state.queryable and all(face.created_at < old for face in faces)
+        )
+
+    def shrink(self, data: bytes, gone: threading.Event) -> bytes:
+        """A thumbnail of a picture; works without a model, too."""
+        deadline = time.monotonic() + FETCH_SECONDS
+        with self.gate.place(gone, deadline):
+            if self.engine.state == "ready":
+                with self.engine.pipeline() as pipeline:
+                    return pipeline.thumbnail(data)
+            with self._pictures_lock:
+                if self._pictures is None:
+                    cap = self.settings.max_upload_bytes
+                    self._pictures = Pictures(Decoder(), max_bytes=cap)
+            return self._pictures.thumbnail(data)
+
+    def start(self) -> None:
+        """Begin watching the database and loading the models, both in the background."""
+        if self._watch is not None:
+            self._watch.start()
+        if not self.settings.lazy_load_ml:
+            self.engine.load_now()
+        self.engine.start()
+
+    def stop(self) -> None:
+        """End the threads and close connections, in the reverse order."""
+        self.engine.stop()
+        if self._watch is not None:
+            self._watch.stop()
+        self.fetcher.close()
+        if self._pictures is not None:
+            self._pictures.close()
+        if self.client is not None:
+            self.client.close()
+
+
+def check(settings: Settings) -> Keys:
+    """The keys of these settings. Raises ConfigError for what a service must not start with."""
+    keys = Keys(settings.key_entries)
+    if settings.production and not keys:
+        raise ConfigError(
+            "A production service needs API keys: run `python -m app keys new --role admin`, and "
+            "set API_KEYS to the entry that it prints."
+        )
+    return keys
+
+
+def build(settings: Settings, metrics: Metrics, *, encoder_only: bool = False) -> Services:
+    """The services of one process, not started. Raises ConfigError."""
+    keys = check(settings)
+    client = None
+    watch = None
+    if settings.mongodb_uri is not None and not encoder_only:
+        client = connect(settings, "web")
+        db = database(client, settings)
+        watch = Watch(db)
+    fetcher = Fetcher(parse_origins(settings.media_allowed_hosts), timeout=FETCH_SECONDS)
+    services = Services(
+        settings=settings,
+        keys=keys,
+        limits=Limits(
+            per_key=settings.rate_limit_per_key, per_address=settings.rate_limit_per_address
+        ),
+        metrics=metrics,
+        trusted=parse_networks(settings.trusted_proxies),
+        engine=_engine(settings, watch),
+        fetcher=fetcher,
+        gate=Gate(GATE_WIDTH, GATE_QUEUE),
+        fetch_gate=Gate(FETCH_WIDTH, FETCH_QUEUE),
+        budget=Budget(BUDGET_PICTURES * settings.max_upload_bytes + 8 * 1024 * 1024),
+        thumbnails=Thumbnails(
+            Originals(folders_of(settings), fetcher), max_bytes=settings.max_upload_bytes
+        ),
+        encoder_choice=choose_encoder(settings),
+        encoder_only=encoder_only,
+        client=client,
+    )
+    if client is not None and watch is not None:
+        db = database(client, settings)
+        services._store = Store(db)
+        services._watch = watch
+        services._finder = Finder(db, watch)
+    return services
+
+
+def choose_encoder(settings: Settings) -> tuple[EncoderKind, str]:
+    """Which encoder these settings call for, and why."""
+    if not settings.face_recognition_enabled:
+        return "disabled", "FACE_RECOGNITION_ENABLED is false"
+    if settings.encoder is not None:
+        return settings.encoder, f"ENCODER is {settings.encoder}"
+    if settings.use_lite_embeddings:
+        return "onnx", "USE_LITE_EMBEDDINGS is true"
+    return "onnx", "the default"
+
+
+def configured_model(settings: Settings) -> str | None:
+    """The model to load while the database's choice is not known; None when nobody has chosen."""
+    if settings.face_model and settings.face_model != "auto":
+        return settings.face_model
+    return files.recorded_choice(settings.models_path) or (
+        "facenet512" if settings.face_model is None and settings.production else None
+    )
+
+
+def _engine(settings: Settings, watch: Watch | None) -> Engine:
+    def wanted() -> str | None:
+        try:
+            active = watch.active() if watch is not None else None
+        except LikenessError:
+            active = None  # the database is away: go on with what is loaded or configured
+            if engine.model is not None:
+                return engine.model
+        return active.key if active is not None else configured_model(settings)
+
+    def load(key: str) -> Pipeline:
+        from faces.loading import load_pipeline  # heavy: only once the port is bound
+
+        return load_pipeline(settings, key)
+
+    def present(key: str) -> bool:
+        return settings.encoder == "remote" or (
+            files.encoder_path(settings.models_path, key).is_file()
+            and files.detector_path(settings.models_path).is_file()
+        )
+
+    auto = settings.model_auto_fetch
+    engine = Engine(
+        enabled=settings.face_recognition_enabled,
+        wanted=wanted,
+        load=load,
+        present=present,
+        may_fetch=not settings.production if auto is None else auto,
+    )
+    return engine
