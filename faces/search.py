@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeAlias
 
@@ -123,29 +123,34 @@ def stage_filter(
     return {"$and": clauses}
 
 
-def pipeline(
-    stage: dict[str, Any], request: SearchRequest, *, erasing: Sequence[str], own: Mapping[str, Any]
-) -> list[dict[str, Any]]:
-    """The stage and what follows it.
+def pipeline(stage: dict[str, Any], request: SearchRequest) -> list[dict[str, Any]]:
+    """The stage and what follows it: vectors are dropped directly after it, hidden rows next.
 
-    Vectors are dropped directly after it. The index may lag behind the rows: what was hidden,
-    assigned or erased a moment ago is dropped by what the rows say now. `own` excludes the query's
-    own faces.
+    The index may lag behind the rows, which say what they are now.
     """
-    now: dict[str, Any] = {"collection": request.collection, "hidden": False}
-    if request.assigned == "none":
-        now["subject_id"] = None
-    elif erasing:
-        now["subject_id"] = {"$nin": list(erasing)}
-    after = [{"$match": now}]
-    if own:
-        after.append({"$match": dict(own)})
     return [
         stage,
         {"$unset": "embeddings"},
         {"$set": {"score": {"$meta": "vectorSearchScore"}}},
-        *after,
+        {"$match": {"collection": request.collection, "hidden": False}},
     ]
+
+
+def still_fits(
+    row: Mapping[str, Any],
+    request: SearchRequest,
+    erasing: Collection[str],
+    own: Mapping[str, Any],
+) -> bool:
+    """Whether a row, as it is stored now, belongs in the answer.
+
+    `erasing` are the subjects being erased; `own` is `{field: {"$ne": value}}` for the query's own
+    faces.
+    """
+    subject = row["subject_id"]
+    if subject is not None and (subject in erasing or request.assigned == "none"):
+        return False
+    return all(row[field] != clause["$ne"] for field, clause in own.items())
 
 
 def similarity(score: float) -> float:

@@ -1,0 +1,180 @@
+"""What every search needs to know, read in the background: the active model, the index states."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from faces.database import FACES, Db, translate
+from faces.errors import IndexNotReady, LikenessError
+from faces.records import ActiveModel
+from faces.store_models import ModelStore
+
+MODEL_EVERY_S = 1.0
+"""A flip of the active model is seen within two seconds by every process."""
+INDEX_EVERY_S = 5.0
+RECHECK_S = 1.0
+_STALE_S = 2.5
+
+
+@dataclass(frozen=True, slots=True)
+class IndexState:
+    """One vector index as the database lists it. `queryable` alone decides whether it serves."""
+
+    name: str
+    status: str
+    queryable: bool
+    definition: Mapping[str, Any]
+
+
+class Watch:
+    """The newest known state; safe to share by threads. Works without `start`, only slower."""
+
+    def __init__(self, db: Db) -> None:
+        self._db = db
+        self._models = ModelStore(db)
+        self._active: ActiveModel | None = None
+        self._active_at = -1e9
+        self._indexes: dict[str, IndexState] | None = None
+        self._indexes_at = -1e9
+        self._problem: LikenessError | None = None
+        self._stopping = threading.Event()
+        self._reading = threading.Lock()
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Begins reading in the background; the database need not be there yet."""
+        self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Ends the background reading."""
+        self._stopping.set()
+        if self._thread is not None:
+            self._thread.join(timeout=10)
+
+    def active(self) -> ActiveModel | None:
+        """The active model, at most two seconds old; None on a new database.
+
+        Raises DatabaseUnavailable when it cannot be read.
+        """
+        if time.monotonic() - self._active_at > _STALE_S:
+            self._read_active()
+        return self._active
+
+    def require_active(self) -> ActiveModel:
+        """The active model. Raises IndexNotReady on a database without one."""
+        active = self.active()
+        if active is None:
+            raise IndexNotReady(
+                "The database has no active model yet: run `python -m migrations up`."
+            )
+        return active
+
+    def index_state(self, name: str) -> IndexState | None:
+        """The index as last read, or None when there is none of this name."""
+        if self._indexes is None or time.monotonic() - self._indexes_at > 3 * INDEX_EVERY_S:
+            self._read_indexes()
+        return (self._indexes or {}).get(name)
+
+    def ensure_queryable(self, name: str) -> None:
+        """Returns when the index serves; else raises IndexNotReady saying why and what to do."""
+        state = self.index_state(name)
+        if state is None or not state.queryable:
+            self.recheck(name)
+
+    def recheck(self, name: str) -> None:
+        """`ensure_queryable` by a state that is at most a second old."""
+        if time.monotonic() - self._indexes_at > RECHECK_S:
+            self._read_indexes()
+        state = (self._indexes or {}).get(name)
+        if state is None or not state.queryable:
+            raise IndexNotReady(explain(name, state))
+
+    def problems(self) -> dict[str, str]:
+        """A sentence for each of `database` and `vector_index` that is not as it should be.
+
+        An index that serves but is BUILDING, STALE or FAILED is named too, under `index_state`.
+        """
+        try:
+            active = self.require_active()
+            state = self.index_state(active.index)
+        except IndexNotReady as error:
+            return {"vector_index": error.detail}
+        except LikenessError as error:
+            return {"database": error.detail}
+        if self._problem is not None:
+            return {"database": self._problem.detail}
+        if state is None or not state.queryable:
+            return {"vector_index": explain(active.index, state)}
+        if state.status != "READY":
+            return {"index_state": explain(active.index, state)}
+        return {}
+
+    def _run(self) -> None:
+        while not self._stopping.wait(MODEL_EVERY_S):
+            try:
+                self._read_active()
+                active = self._active
+                known = (self._indexes or {}).get(active.index) if active else None
+                every = INDEX_EVERY_S if known and known.queryable else RECHECK_S
+                if time.monotonic() - self._indexes_at >= every:
+                    self._read_indexes()
+            except LikenessError as error:
+                self._problem = error
+            else:
+                self._problem = None
+
+    def _read_active(self) -> None:
+        at = time.monotonic()
+        self._active = self._models.active()
+        self._active_at = at
+
+    def _read_indexes(self) -> None:
+        with self._reading:
+            at = time.monotonic()
+            if at - self._indexes_at < 0.05:  # another thread has just read them
+                return
+            self._indexes = list_indexes(self._db)
+            self._indexes_at = at
+
+
+def list_indexes(db: Db) -> dict[str, IndexState]:
+    """The vector indexes of the faces, by name. Raises DatabaseUnavailable."""
+    with translate():
+        rows = list(db[FACES].aggregate([{"$listSearchIndexes": {}}]))
+    return {
+        row["name"]: IndexState(
+            row["name"],
+            row.get("status", "PENDING"),
+            bool(row.get("queryable")),
+            row.get("latestDefinition") or {},
+        )
+        for row in rows
+    }
+
+
+def explain(name: str, state: IndexState | None) -> str:
+    """What the state of an index means and what to do, in a sentence or two."""
+    if state is None:
+        return f"The vector index {name} does not exist: run `python -m migrations up`."
+    served = "It still answers." if state.queryable else "It cannot answer yet."
+    match state.status:
+        case "PENDING" | "BUILDING":
+            return f"The vector index {name} is being built. {served}"
+        case "STALE":
+            return (
+                f"The vector index {name} no longer follows the faces, most often because the "
+                f"cluster has no room. {served} Free space or take a larger tier."
+            )
+        case "FAILED":
+            return (
+                f"The last build of the vector index {name} failed. {served} Read the reason on "
+                "the cluster's search page, then run `python -m migrations up`."
+            )
+        case "DELETING" | "DOES_NOT_EXIST":
+            return f"The vector index {name} was deleted: run `python -m migrations up`."
+    return f"The vector index {name} is {state.status}. {served}"
