@@ -117,7 +117,8 @@ def database(client: Client, settings: Settings) -> Db:
         name or DEFAULT_NAME,
         read_preference=ReadPreference.PRIMARY,
         write_concern=WriteConcern(w="majority"),
-        read_concern=ReadConcern("majority"),
+        # $vectorSearch accepts no other; what must be proven is read at majority where it is read.
+        read_concern=ReadConcern("local"),
     )
 
 
