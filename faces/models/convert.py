@@ -12,6 +12,7 @@ onnx is needed here only, when a model is made, never when one is served.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -98,7 +99,9 @@ def _fold_pixels(first: _Linear) -> None:
     """Makes the first convolution take raw BGR pixels instead of normalised RGB."""
     if first.layer.same:
         raise ModelFileError("The first convolution is padded; pixel values cannot be folded in.")
-    first.bias = first.bias - first.kernel.sum(axis=(1, 2, 3)) * (PIXEL_MEAN / PIXEL_SCALE)
+    # Summed exactly: the order of adding must not show in the file's bytes.
+    sums = np.array([math.fsum(kernel.ravel()) for kernel in first.kernel])
+    first.bias = first.bias - sums * (PIXEL_MEAN / PIXEL_SCALE)
     first.kernel = first.kernel[:, ::-1] / PIXEL_SCALE
 
 

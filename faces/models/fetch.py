@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     import httpx2
 
 ANSWER_S = 5.0
-AUTO_FIRST, AUTO_ELSE = "facenet512", "facenet128"
+AUTO_FIRST, AUTO_ELSE = "facenet512", "facenet128-int8"
 
 
 @dataclass(frozen=True, slots=True)

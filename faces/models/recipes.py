@@ -9,6 +9,7 @@ from faces.models.cards import DetectorCard, ModelCard
 from faces.models.files import (
     RECIPE_VERSION,
     BuildRecord,
+    encoder_path,
     make_atomically,
     sha256_of,
     source_path,
@@ -62,6 +63,17 @@ def _run(models_dir: Path, made: ModelCard | DetectorCard, part: Path) -> None:
             part.write_bytes(
                 yunet.convert(source_path(models_dir, made.download.name).read_bytes())
             )
+        elif made.recipe == "quantise" and isinstance(made, ModelCard) and made.base:
+            from faces.models.quantise import quantise, read_calibration
+
+            base = encoder_path(models_dir, made.base)
+            calibration = read_calibration(made.key)
+            if sha256_of(base) != calibration.network:
+                raise ModelFileError(
+                    f"The calibration of {made.key} belongs to another build of {made.base}:"
+                    f" run `python -m bench calibrate {made.key}` for this one."
+                )
+            quantise(base, part, calibration)
         else:
             raise ModelFileError(f"Nothing is known of how to make {made.file}.")
     except ImportError as error:
