@@ -28,12 +28,16 @@ UNIT = 2.0**-24
 NARROWEST, WIDEST = np.float32(1e-30), np.float32(1e37)
 
 
-def length(vector: Vector) -> float:
-    """Return the euclidean length of a float32 or int8 vector; 0 for packed bits."""
+def length(vector: Vector) -> np.float32:
+    """Return the euclidean length of a float32 or int8 vector; 0 for packed bits.
+
+    Infinite where float32 cannot hold it, which `estimate` takes as "cannot tell".
+    """
     if vector.kind == PACKED_BIT:
-        return 0.0
+        return np.float32(0)
     values = vector.values.astype(np.float64)
-    return float(np.sqrt(values @ values))
+    with np.errstate(over="ignore"):
+        return np.float32(np.sqrt(values @ values))
 
 
 def exact_scores(rows: NDArray[Any], query: Vector, similarity: str, dimensions: int) -> Floats:
@@ -71,7 +75,7 @@ def estimate(
     wide = rows if rows.dtype == np.float32 else rows.astype(np.float32)
     # A sum of n products errs by at most about n half-units of the product of the two lengths.
     width = np.float32((rows.shape[1] + 8) * UNIT)
-    size = np.float32(length(query))
+    size = length(query)
     with np.errstate(over="ignore", under="ignore", invalid="ignore", divide="ignore"):
         dots = wide @ target
         products = lengths * size
