@@ -6,12 +6,13 @@ PYTHON ?= python3.11
 PY := .venv/bin/python
 export PYTHONUNBUFFERED := 1
 
-.PHONY: help run test lint bench bench-peers lock test-ui test-clients contract fuzz
+.PHONY: help run test lint bench bench-peers dyno lock test-ui test-clients contract fuzz
 help:
 	@echo "make run    serve a searchable gallery (set-up included)"
 	@echo "make test   run every test that needs no browser, node or peer stack (set-up included)"
 	@echo "make lint   ruff, mypy and the import contracts"
 	@echo "make bench  measure speed and memory, print the table, write var/bench.json"
+	@echo "make dyno   build the slug, run it as the platform would, and hold it to the guide's figures"
 	@echo "make lock   resolve and write the three hash-locked requirement files"
 
 .venv/.stamp: requirements-dev.txt
@@ -38,6 +39,10 @@ lint: .venv/.stamp
 
 bench: .venv/.stamp
 	@exec $(PY) -m bench run
+
+dyno: .venv/.stamp
+	@$(PY) -m faces.models fetch --samples
+	@exec $(PY) -m bench dyno
 
 lock: .venv/.stamp
 	@$(PY) bin/lock.py

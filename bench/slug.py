@@ -79,7 +79,9 @@ def build(folder: Path, variables: Mapping[str, str]) -> Slug:
         folder,
         compressed=_compressed(folder),
         unpacked=_unpacked(folder),
-        interpreter=_compressed(standard, "./site-packages", "./dist-packages", "./test"),
+        interpreter=_compressed(
+            standard, "./site-packages", "./dist-packages", "./test", "./config-*"
+        ),
     )
 
 
