@@ -7,6 +7,7 @@ of memory and processor time, and ends when its parent does: then its input ends
 | op | head | body | answer |
 |---|---|---|---|
 | `open` | format, stored_size, orientation, complete, side | picture | size; upright BGR |
+| `look` | side | | size; upright BGR, decoded anew when that is larger |
 | `cut` | placements, size, finer | | crops, BGR, one after another |
 | `jpeg` | box, side, cap | | a JPEG |
 | `close` | | | |
@@ -49,6 +50,9 @@ def main() -> None:
                 raster, answer, content = _open(head, body)
             elif head["op"] == "close" or raster is None:
                 raster = None
+            elif head["op"] == "look":
+                image = raster.look(head["side"])
+                answer, content = {"size": image.size}, image.tobytes("raw", "BGR")
             elif head["op"] == "cut":
                 content = _cut(raster, head)
             elif head["op"] == "jpeg":
@@ -74,7 +78,7 @@ def _open(head: dict[str, Any], body: bytes) -> tuple[Raster, dict[str, Any], by
         complete=head["complete"],
         side=head["side"],
     )
-    image = raster.detection_image(head["side"])
+    image = raster.look(head["side"])
     return raster, {"size": image.size}, image.tobytes("raw", "BGR")
 
 

@@ -60,6 +60,11 @@ class OpenPicture:
         height, width = self.image.shape[:2]
         return self.header.width / width, self.header.height / height
 
+    def look(self, side: int) -> Pixels:
+        """The upright picture again, its longest side at most `side` pixels."""
+        answer, body = self._ask({"op": "look", "side": side})
+        return _image(answer, body)
+
     def cut(self, placements: Sequence[Affine], size: int, *, finer: bool = False) -> Pixels:
         """Square crops, (n, size, size, 3) BGR.
 
@@ -182,9 +187,7 @@ class Decoder:
             if answer.get("error"):
                 self._closed()
             _raise_for(answer)
-            width, height = answer["size"]
-            image = np.frombuffer(content, np.uint8).reshape(height, width, 3)
-            return OpenPicture(child, header, image)
+            return OpenPicture(child, header, _image(answer, content))
         raise AssertionError("unreachable")
 
     def _ready(self) -> _Child:
@@ -304,6 +307,11 @@ class _Child:
         left = deadline - time.monotonic()
         if left <= 0 or not poll.poll(left * 1000):
             raise _ChildHung
+
+
+def _image(answer: dict[str, Any], content: memoryview) -> Pixels:
+    width, height = answer["size"]
+    return np.frombuffer(content, np.uint8).reshape(height, width, 3)
 
 
 def _raise_for(answer: dict[str, Any]) -> None:

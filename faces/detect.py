@@ -1,12 +1,14 @@
 """Faces in a picture: YuNet through ONNX Runtime, its priors and suppression in numpy.
 
 YuNet (Wu et al. 2023) looks at three grids with cells of 8, 16 and 32 pixels. Each cell says how
-sure it is of a face and where its box and five landmarks lie relative to the cell.
+sure it is of a face and where its box and five landmarks lie relative to the cell. It finds faces
+of about 10 to 600 pixels, standing upright; what lies outside is looked for only when the first
+answer calls for it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Protocol
 
 import numpy as np
@@ -16,9 +18,15 @@ from faces.types import Box, Detection, Pixels
 
 STRIDES = (8, 16, 32)
 MIN_CONFIDENCE = 0.6
+RETRY_CONFIDENCE = 0.7
+"""More is asked of what only a second try finds: a true face has 0.8 and more."""
 SUPPRESSION_IOU = 0.3
 MAX_CANDIDATES = 5000
+SMALL = 20.0
+"""Pixels of a face, shorter side, below which its like may have been overlooked."""
+TILE, TILE_OVERLAP = 640, 96
 _MULTIPLE = 32
+_MAX_LOGIT, _MAX_LOG_SIZE = 50.0, 10.0  # beyond any sense, before any overflow
 
 Floats = npt.NDArray[np.float32]
 
@@ -38,23 +46,54 @@ class Detector:
         self._network = network
         self._min_confidence = min_confidence
 
-    def detect(self, image: Pixels) -> list[Detection]:
+    def detect(
+        self, image: Pixels, closer: Callable[[], Pixels | None] | None = None
+    ) -> list[Detection]:
         """Every face in a BGR image, surest first, in the image's own pixels.
 
-        Where none is found the image is looked at again turned by 90, 270 and 180 degrees; what is
-        found then is given in the frame of the image as it came.
+        When there are small faces or none, `closer` is asked for a larger image of the same
+        picture. Where still none is found, the image is looked at again at half its size (a face
+        may fill it) and turned by 90, 270 and 180 degrees.
         """
-        found = self._pass(image)
-        if found.size:
+        found = self._pass(image, self._min_confidence)
+        if closer is not None and (not len(found) or found[:, 2:4].min() < SMALL):
+            found = self._with_closer_look(found, image, closer())
+        if len(found):
             return _detections(found)
+        sure = max(self._min_confidence, RETRY_CONFIDENCE)
+        if max(image.shape[:2]) >= TILE // 2:
+            found = self._pass(_halved(image), sure)
+            if len(found):
+                found[:, :14] *= 2
+                return _detections(found)
         for quarters in (1, 3, 2):
-            found = self._pass(np.rot90(image, quarters))
-            if found.size:
+            found = self._pass(np.rot90(image, quarters), sure)
+            if len(found):
                 height, width = image.shape[:2]
                 return _detections(_turned_back(found, quarters, width, height))
         return []
 
-    def _pass(self, image: Pixels) -> Floats:
+    def _with_closer_look(self, found: Floats, image: Pixels, larger: Pixels | None) -> Floats:
+        """`found` and the small faces that only the larger image shows, suppressed together.
+
+        The larger image is looked at by tiles, which costs no more memory than one. A face that
+        is at most as large as the tiles' overlap lies wholly in one of them.
+        """
+        if larger is None:
+            return found
+        rows = [found]
+        scale = np.array([image.shape[1] / larger.shape[1], image.shape[0] / larger.shape[0]])
+        for left, top in tiles(larger.shape[1], larger.shape[0]):
+            tile = larger[top : top + TILE, left : left + TILE]
+            seen = self._pass(tile, self._min_confidence)
+            seen = seen[(seen[:, 2:4] <= TILE_OVERLAP).all(axis=1)]
+            seen[:, :2] += (left, top)
+            seen[:, 4:14] += np.tile((left, top), 5)
+            seen[:, :14] *= np.tile(scale, 7)
+            rows.append(seen)
+        return suppress(_surest_first(np.concatenate(rows)), SUPPRESSION_IOU)
+
+    def _pass(self, image: Pixels, min_confidence: float) -> Floats:
         """Rows of x, y, width, height, ten landmark numbers and confidence, suppressed."""
         height, width = image.shape[:2]
         padded = np.zeros((1, _up(height), _up(width), 3), np.uint8)
@@ -62,12 +101,19 @@ class Detector:
         outputs = self._network.run({"image": padded})
         rows = np.concatenate(
             [
-                decode_cells(output[0], stride, self._min_confidence)
+                decode_cells(output[0], stride, min_confidence)
                 for output, stride in zip(outputs, STRIDES, strict=True)
             ]
         )
-        order = np.argsort(-rows[:, 14], kind="stable")[:MAX_CANDIDATES]
-        return suppress(rows[order], SUPPRESSION_IOU)
+        return suppress(_surest_first(rows)[:MAX_CANDIDATES], SUPPRESSION_IOU)
+
+
+def tiles(width: int, height: int) -> Iterator[tuple[int, int]]:
+    """Left and top of overlapping tiles that cover an image of this size."""
+    step = TILE - TILE_OVERLAP
+    for top in range(0, max(1, height - TILE_OVERLAP), step):
+        for left in range(0, max(1, width - TILE_OVERLAP), step):
+            yield left, top
 
 
 def decode_cells(output: Floats, stride: int, min_confidence: float) -> Floats:
@@ -76,14 +122,14 @@ def decode_cells(output: Floats, stride: int, min_confidence: float) -> Floats:
     A row is x, y, width, height, five landmarks and the confidence, which is the geometric mean
     of the class and the object probability.
     """
-    probabilities = 1 / (1 + np.exp(-output[:2]))
+    probabilities = 1 / (1 + np.exp(-np.clip(output[:2], -_MAX_LOGIT, _MAX_LOGIT)))
     confidence = np.sqrt(probabilities[0] * probabilities[1])
     row, column = np.nonzero(confidence >= min_confidence)
     cells = output[2:, row, column].T  # (n, 14)
     origin = np.stack([column, row], axis=1).astype(np.float32)
     result = np.empty((len(cells), 15), np.float32)
     centre = (origin + cells[:, :2]) * stride
-    size = np.exp(cells[:, 2:4]) * stride
+    size = np.exp(np.minimum(cells[:, 2:4], _MAX_LOG_SIZE)) * stride
     result[:, :2] = centre - size / 2
     result[:, 2:4] = size
     result[:, 4:14] = (cells[:, 4:] + np.tile(origin, 5)) * stride
@@ -106,6 +152,18 @@ def suppress(rows: Floats, max_iou: float) -> Floats:
         shared = np.clip(width, 0, None) * np.clip(height, 0, None)
         alive = rest[shared <= max_iou * (area[first] + area[rest] - shared)]
     return rows[kept]
+
+
+def _surest_first(rows: Floats) -> Floats:
+    return rows[np.argsort(-rows[:, 14], kind="stable")]
+
+
+def _halved(image: Pixels) -> Pixels:
+    """Every 2 x 2 pixels as one."""
+    height, width = (side // 2 * 2 for side in image.shape[:2])
+    wide = image[:height, :width].astype(np.uint16)
+    mean = wide[::2, ::2] + wide[1::2, ::2] + wide[::2, 1::2] + wide[1::2, 1::2]
+    return (mean // 4).astype(np.uint8)
 
 
 def _turned_back(rows: Floats, quarters: int, width: int, height: int) -> Floats:

@@ -35,7 +35,10 @@ def load_pipeline(settings: Settings, key: str) -> AnyPipeline:
 
     card = cards.card(key)
     folder = settings.models_path
-    detector = Detector(sessions.open_session(files.detector_path(folder), threads=1))
+    detector = Detector(
+        sessions.open_session(files.detector_path(folder), threads=1),
+        min_confidence=settings.detect_min_confidence,
+    )
     encoder = OnnxEncoder(
         sessions.open_session(
             files.encoder_path(folder, key), threads=1, providers=settings.onnx_providers
@@ -50,6 +53,8 @@ def load_pipeline(settings: Settings, key: str) -> AnyPipeline:
         detector,
         encoder,
         alignment=card.alignment,
+        detection_side=settings.detect_side,
+        closer_side=settings.detect_closer_side,
         max_bytes=settings.max_upload_bytes,
     )
 

@@ -15,12 +15,17 @@ from faces.errors import InvalidRequest
 from faces.gate import Gate
 from faces.image import probe
 from faces.pictures import Pictures
-from faces.types import Analysis, Box, Detection, Face, Picture, Pixels
+from faces.types import Analysis, Box, Detection, Face, Picture, Pixels, Vector
 
 Choose = Callable[[Sequence[Face]], Sequence[int]]
 Cancelled = Callable[[], bool]
 
 DETECTION_SIDE = 640
+CLOSER_SIDE = 1280
+MAX_FACES = 500
+"""Of one picture; the smallest beyond are left out."""
+_CHUNK, _HELD = 16, 64
+"""Faces cut at once, and held at most after the picture is closed: 77 kB each."""
 
 
 class Pipeline:
@@ -34,15 +39,21 @@ class Pipeline:
         *,
         alignment: str,
         detection_side: int = DETECTION_SIDE,
+        closer_side: int = CLOSER_SIDE,
         max_bytes: int | None = None,
     ) -> None:
-        """`alignment` names the encoder's template; pictures over `max_bytes` are refused."""
+        """`alignment` names the encoder's template; pictures over `max_bytes` are refused.
+
+        Faces are looked for with the picture's longest side at `detection_side` pixels, and at
+        `closer_side` where the first look finds small ones or none.
+        """
         self._decoder = decoder
         self._detector = detector
         self._encoder = encoder
         self._alignment = alignment
         self._size = align.TEMPLATES[alignment].size
         self._side = detection_side
+        self._closer_side = closer_side
         self._max_bytes = max_bytes
         self._pictures = Pictures(decoder, max_bytes=max_bytes)
         self._encoding = Gate(waiting=64, patience=20.0)
@@ -74,18 +85,7 @@ class Pipeline:
         Raises ImageTooLarge, UnsupportedImage, InvalidImage, Busy, and Cancelled when `cancelled`
         answers True while waiting in line.
         """
-        header = probe(data, max_bytes=self._max_bytes)
-        clock = _Clock()
-        with self._decoder.open(data, header, side=self._side, cancelled=cancelled) as picture:
-            clock.lap("decode")
-            found = _in_full(self._detector.detect(picture.image), picture)
-            found.sort(key=lambda d: d.box.area, reverse=True)
-            clock.lap("detect")
-            faces, crops, chosen = self._crops(picture, found, choose)
-            clock.lap("decode")
-        faces = self._encoded(faces, crops, chosen, cancelled)
-        clock.lap("encode")
-        return self._analysis(data, header.width, header.height, faces, clock)
+        return self._run(data, self._found, choose, cancelled)
 
     def embed_known(
         self,
@@ -98,15 +98,7 @@ class Pipeline:
 
         Raises as `analyse` does, and InvalidRequest when a face's landmarks coincide.
         """
-        header = probe(data, max_bytes=self._max_bytes)
-        clock = _Clock()
-        with self._decoder.open(data, header, side=self._side, cancelled=cancelled) as picture:
-            faces, crops, chosen = self._crops(picture, list(detections), None)
-            clock.lap("decode")
-        clock.lap("detect")
-        faces = self._encoded(faces, crops, chosen, cancelled)
-        clock.lap("encode")
-        return self._analysis(data, header.width, header.height, faces, clock)
+        return self._run(data, lambda _: list(detections), None, cancelled)
 
     def thumbnail(self, data: bytes, max_side: int = 320) -> bytes:
         """The upright picture as a JPEG, its longest side at most `max_side` pixels."""
@@ -123,48 +115,75 @@ class Pipeline:
         """End the decoder's process."""
         self._decoder.close()
 
-    def _crops(
-        self, picture: OpenPicture, found: Sequence[Detection], choose: Choose | None
-    ) -> tuple[list[Face], Pixels, list[int]]:
-        """The faces with their quality, and the crops of the chosen ones."""
-        try:
-            placements = [align.placement(d.landmarks, self._alignment) for d in found]
-        except ValueError as error:
-            raise InvalidRequest.field("faces", "a face's landmarks coincide") from error
-        first = picture.cut(placements, self._size)
-        faces = []
-        for detection, crop in zip(found, first, strict=True):
-            judged = quality.judge(detection, crop)
-            faces.append(Face(detection, judged.value, judged.reasons))
-        chosen = list(range(len(faces)) if choose is None else choose(faces))
-        fine = picture.cut([placements[i] for i in chosen], self._size, finer=True)
-        return faces, fine, chosen
-
-    def _encoded(
+    def _run(
         self,
-        faces: list[Face],
-        crops: Pixels,
-        chosen: list[int],
+        data: bytes,
+        find: Callable[[OpenPicture], list[Detection]],
+        choose: Choose | None,
         cancelled: Cancelled | None,
-    ) -> list[Face]:
-        if not chosen:
-            return faces
-        with self._encoding.enter(cancelled):
-            vectors = self._encoder.encode(crops)
+    ) -> Analysis:
+        header = probe(data, max_bytes=self._max_bytes)
+        clock = _Clock()
+        vectors: list[Vector] = []
+        with self._decoder.open(data, header, side=self._side, cancelled=cancelled) as picture:
+            clock.lap("decode")
+            found = find(picture)
+            clock.lap("detect")
+            placements = self._placements(found)
+            faces = self._judged(picture, found, placements)
+            chosen = list(range(len(faces)) if choose is None else choose(faces))
+            clock.lap("decode")
+            while len(chosen) - len(vectors) > _HELD:
+                part = chosen[len(vectors) : len(vectors) + _CHUNK]
+                crops = picture.cut([placements[i] for i in part], self._size, finer=True)
+                vectors += self._encoded(crops, cancelled)
+            rest = [placements[i] for i in chosen[len(vectors) :]]
+            crops = picture.cut(rest, self._size, finer=True)
+            clock.lap("decode")
+        vectors += self._encoded(crops, cancelled)
         for index, vector in zip(chosen, vectors, strict=True):
             faces[index] = replace(faces[index], embedding=vector)
+        clock.lap("encode")
+        digest = hashlib.sha256(data).hexdigest()
+        picture_facts = Picture(header.width, header.height, digest)
+        return Analysis(picture_facts, tuple(faces), self.model, self.build, clock.laps)
+
+    def _found(self, picture: OpenPicture) -> list[Detection]:
+        """The faces in full-size coordinates, largest first, at most MAX_FACES."""
+
+        def closer() -> Pixels | None:
+            side = min(self._closer_side, max(picture.header.width, picture.header.height))
+            return picture.look(side) if side > 1.2 * max(picture.image.shape) else None
+
+        found = _in_full(self._detector.detect(picture.image, closer), picture)
+        return sorted(found, key=lambda d: d.box.area, reverse=True)[:MAX_FACES]
+
+    def _placements(self, found: Sequence[Detection]) -> list[align.Affine]:
+        try:
+            return [align.placement(d.landmarks, self._alignment) for d in found]
+        except ValueError as error:
+            raise InvalidRequest.field("faces", "a face's landmarks coincide") from error
+
+    def _judged(
+        self,
+        picture: OpenPicture,
+        found: Sequence[Detection],
+        placements: Sequence[align.Affine],
+    ) -> list[Face]:
+        faces = []
+        for start in range(0, len(found), _CHUNK):
+            end = start + _CHUNK
+            crops = picture.cut(placements[start:end], self._size)
+            for detection, crop in zip(found[start:end], crops, strict=True):
+                judged = quality.judge(detection, crop)
+                faces.append(Face(detection, judged.value, judged.reasons))
         return faces
 
-    def _analysis(
-        self, data: bytes, width: int, height: int, faces: list[Face], clock: _Clock
-    ) -> Analysis:
-        return Analysis(
-            Picture(width, height, hashlib.sha256(data).hexdigest()),
-            tuple(faces),
-            self.model,
-            self.build,
-            clock.laps,
-        )
+    def _encoded(self, crops: Pixels, cancelled: Cancelled | None) -> list[Vector]:
+        if not len(crops):
+            return []
+        with self._encoding.enter(cancelled):
+            return list(self._encoder.encode(crops))
 
 
 class _Clock:

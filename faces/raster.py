@@ -91,8 +91,9 @@ class Raster:
             self._data = self._completed(data, side)
         self._pixels = self._decode(self._data, max(stored_size) / max(1, side))
 
-    def detection_image(self, side: int) -> Image.Image:
-        """The upright RGB picture, its longest side at most `side` pixels."""
+    def look(self, side: int) -> Image.Image:
+        """The upright RGB picture, its longest side at most `side` pixels, as fine as that is."""
+        self._refine(max(self._stored) / side)
         width, height = self._pixels.size
         shrink = min(1.0, side / max(width, height))
         size = max(1, round(width * shrink)), max(1, round(height * shrink))

@@ -78,6 +78,9 @@ class Settings(BaseSettings):
     model_auto_fetch: bool | None = None
     onnx_providers: Annotated[tuple[str, ...], NoDecode] = ("CPUExecutionProvider",)
     face_min_quality: float = Field(0.0, ge=0.0, le=1.0)
+    detect_side: int = Field(640, ge=160, le=2048)
+    detect_closer_side: int = Field(1280, ge=0, le=4096)
+    detect_min_confidence: float = Field(0.6, ge=0.3, le=0.99)
     keep_crops: Literal["off", "uploads", "all"] = "uploads"
 
     # HTTP
