@@ -3,20 +3,33 @@
 Threads, memory and providers are set on purpose, never left to their defaults: the arena and the
 memory pattern are off, because a web process must give back what one large batch took, and threads
 do not spin while they wait, because they share the cores with others.
+
+A large graph is optimised once for the processor that it runs on and kept beside the model, its
+weights in a file of their own: that loads in hundredths of a second, and the weights are mapped
+from disk instead of copied. As a program (`python -m faces.sessions GRAPH FOLDER`) this module
+makes such a form, so that the memory that takes ends with that process.
 """
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import structlog
 
 from faces.errors import ModelFileError
+from faces.models import optimised
 
 CPU = "CPUExecutionProvider"
+CACHED_FROM_BYTES = 4_000_000
+"""Smaller graphs are optimised at each load: that is as fast as looking for a kept form."""
+MAPPED_FROM_BYTES = 1024
+MAKE_TIMEOUT_S = 300
 
 
 class Session:
@@ -33,13 +46,38 @@ class Session:
 
 
 def open_session(path: Path, *, threads: int = 1, providers: Sequence[str] = (CPU,)) -> Session:
-    """Loads the graph at `path`; raises ModelFileError when it is missing or cannot be used."""
-    import onnxruntime
+    """Loads the graph at `path`; raises ModelFileError when it is missing or cannot be used.
 
+    On the CPU a large graph is loaded in its optimised form, which is made now if there is none
+    for this processor, or if it is damaged. Where that form cannot be kept (a read-only folder),
+    the graph is optimised in memory, and a warning says so.
+    """
     if not path.is_file():
         raise ModelFileError(
             f"{path.name} is not there. Run `python -m faces.models fetch` to get it."
         )
+    if tuple(providers) == (CPU,) and path.stat().st_size >= CACHED_FROM_BYTES:
+        try:
+            kept = optimised.find(path, _runtime()) or optimised.keep(path, _runtime(), _make)
+            return Session(_load(kept, threads, providers, optimise=False))
+        except (OSError, ModelFileError, subprocess.SubprocessError) as error:
+            structlog.get_logger("likeness.sessions").warning(
+                "optimised form cannot be kept; the graph loads slower and takes more memory",
+                graph=path.name,
+                error=type(error).__name__,
+            )
+    return Session(_load(path, threads, providers, optimise=True))
+
+
+def _runtime() -> str:
+    import onnxruntime
+
+    return str(onnxruntime.__version__)
+
+
+def _options(threads: int) -> Any:
+    import onnxruntime
+
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
@@ -48,11 +86,41 @@ def open_session(path: Path, *, threads: int = 1, providers: Sequence[str] = (CP
     options.enable_mem_pattern = False
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.log_severity_level = 3
+    return options
+
+
+def _load(path: Path, threads: int, providers: Sequence[str], *, optimise: bool) -> Any:
+    import onnxruntime
+
+    options = _options(threads)
+    levels = onnxruntime.GraphOptimizationLevel
+    options.graph_optimization_level = levels.ORT_ENABLE_ALL if optimise else levels.ORT_DISABLE_ALL
     try:
-        session = onnxruntime.InferenceSession(str(path), options, providers=list(providers))
+        return onnxruntime.InferenceSession(str(path), options, providers=list(providers))
     except Exception as error:
         # The runtime's own exceptions have no common base but Exception.
         raise ModelFileError(
             f"{path.name} cannot be loaded. Run `python -m faces.models verify` to see why."
         ) from error
-    return Session(session)
+
+
+def _make(path: Path, folder: Path) -> None:
+    """Writes the optimised form of the graph at `path` into `folder`, in a process of its own."""
+    command = [sys.executable, "-m", __name__, str(path.resolve()), str(folder.resolve())]
+    root = Path(__file__).resolve().parent.parent
+    subprocess.run(command, cwd=root, check=True, timeout=MAKE_TIMEOUT_S, capture_output=True)
+
+
+def _optimise(path: Path, folder: Path) -> None:
+    import onnxruntime
+
+    options = _options(threads=1)
+    options.optimized_model_filepath = str(folder / optimised.GRAPH)
+    prefix = "session.optimized_model_external_initializers_"
+    options.add_session_config_entry(f"{prefix}file_name", optimised.WEIGHTS)
+    options.add_session_config_entry(f"{prefix}min_size_in_bytes", str(MAPPED_FROM_BYTES))
+    onnxruntime.InferenceSession(str(path), options, providers=[CPU])
+
+
+if __name__ == "__main__":
+    _optimise(Path(sys.argv[1]), Path(sys.argv[2]))
