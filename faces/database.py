@@ -63,6 +63,9 @@ OWN_COLLECTIONS = (
 )
 
 SEARCH_TIMEOUT_S = 8.0
+TRANSACTION_S = 5.0
+IN_FLIGHT_S = TRANSACTION_S + 0.5
+"""After so long no transaction that was under way before can still be committed."""
 BULK = 500
 """The most single-document writes in one bulk_write."""
 
@@ -172,7 +175,7 @@ def _translated(error: PyMongoError) -> Exception:
     return DatabaseUnavailable("The database failed.")
 
 
-def in_transaction(db: Db, work: Callable[[Session], T], *, deadline: float = 5.0) -> T:
+def in_transaction(db: Db, work: Callable[[Session], T], *, deadline: float = TRANSACTION_S) -> T:
     """What `work(session)` returns, committed at majority as one transaction.
 
     `work` runs again after a conflict with another writer (a transient error or `Raced`), until

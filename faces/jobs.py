@@ -146,27 +146,40 @@ class Jobs:
         rows = self._rows([{"$match": query}, {"$sort": {"_id": 1}}, {"$limit": 1}])
         return self._record(rows[0], self._presence.alive(WORKER)) if rows else None
 
+    def last(self, kind: str, collection: str | None = None) -> Job | None:
+        """The newest job of a kind in any state, or None."""
+        query: Document = {"kind": kind}
+        if collection is not None:
+            query["collection"] = collection
+        rows = self._rows([{"$match": query}, {"$sort": {"_id": -1}}, {"$limit": 1}])
+        return self._record(rows[0], self._presence.alive(WORKER)) if rows else None
+
+    def claimable(self, kinds: Collection[str]) -> bool:
+        """Whether `claim` would find something for these kinds now."""
+        return any(_free(row) for row in self._open(kinds))
+
     def claim(self, kinds: Collection[str], holder: Holder) -> Document | None:
         """The oldest job of these kinds that nobody works on, now held by `holder`; or None.
 
         A running job is taken over when its lease ran out, or at once when its holder was a
         process of this machine that died.
         """
-        query = {"kind": {"$in": sorted(kinds)}, "state": {"$in": ["queued", "running"]}}
-        for row in self._rows([{"$match": query}, {"$sort": {"_id": 1}}, {"$limit": 200}]):
-            if row["live"] and not (row.get("holder") and Holder.of(row["holder"]).gone()):
+        for row in self._open(kinds):
+            if not _free(row):
                 continue
-            if row["attempts"] >= MAX_ATTEMPTS:
-                self.end(
-                    row["_id"],
-                    row["epoch"],
-                    "failed",
-                    error=f"Gave up after {MAX_ATTEMPTS} attempts that never finished.",
-                )
+            if row["attempts"] >= MAX_ATTEMPTS and row["kind"] not in UNSTOPPABLE:
+                gave_up = f"Gave up after {MAX_ATTEMPTS} attempts that never finished."
+                self.end(row["_id"], row["epoch"], "failed", error=gave_up, state_was=row["state"])
                 continue
             with translate():
                 claimed = self._db[JOBS].find_one_and_update(
-                    {"_id": row["_id"], "epoch": row["epoch"], "state": row["state"]},
+                    {
+                        "_id": row["_id"],
+                        "epoch": row["epoch"],
+                        "state": row["state"],
+                        # As it was seen: a heartbeat in between keeps it with its holder.
+                        "expires_ms": row["expires_ms"],
+                    },
                     [
                         {
                             "$set": {
@@ -193,6 +206,7 @@ class Jobs:
         *,
         result: Mapping[str, Any] | None = None,
         error: str | None = None,
+        state_was: str = "running",
     ) -> bool:
         """Whether the job ended now; false when a later claim has it."""
         changes: Document = {
@@ -206,7 +220,7 @@ class Jobs:
             changes["last_error"] = error[:MAX_ERROR]
         with translate():
             changed = self._db[JOBS].update_one(
-                {"_id": job_id, "epoch": epoch, "state": "running"}, {"$set": changes}
+                {"_id": job_id, "epoch": epoch, "state": state_was}, {"$set": changes}
             )
         return bool(changed.matched_count)
 
@@ -225,6 +239,10 @@ class Jobs:
                 {"_id": job_id, "epoch": epoch, "state": "running"},
                 [{"$set": update}, {"$unset": "holder"}],
             )
+
+    def _open(self, kinds: Collection[str]) -> list[Document]:
+        query = {"kind": {"$in": sorted(kinds)}, "state": {"$in": ["queued", "running"]}}
+        return self._rows([{"$match": query}, {"$sort": {"_id": 1}}, {"$limit": 200}])
 
     def _rows(self, stages: list[Document]) -> list[Document]:
         with translate():
@@ -267,6 +285,12 @@ def lease_until(seconds: float) -> Document:
 def new_job_id() -> str:
     """An id that sorts by creation time."""
     return f"{time.time_ns() // 1_000_000:012x}{secrets.token_hex(6)}"
+
+
+def _free(row: Document) -> bool:
+    if not row["live"]:
+        return True
+    return row["state"] == "running" and Holder.of(row["holder"]).gone()
 
 
 def _allowed(row: Document, collections: Collection[str] | None) -> bool:

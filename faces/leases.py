@@ -17,8 +17,11 @@ from typing import Any
 from pymongo import ReturnDocument
 from pymongo.errors import DuplicateKeyError
 
-from faces.database import LEASES, Db, Document, Session, translate
+from faces.database import JOBS, LEASES, Db, Document, Session, translate
 from faces.errors import LeaseLost
+
+JOB_FENCE = "job/"
+"""A fence of this prefix is a job's claim; its epoch stands in the job's document."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,9 +159,15 @@ class Leases:
 
 def check_fence(db: Db, fence: Fence | None, session: Session) -> None:
     """Raises LeaseLost when the fence's lease has a later epoch, as seen by the transaction."""
-    if fence is not None and not db[LEASES].find_one(
-        {"_id": fence.name, "epoch": fence.epoch}, {"_id": 1}, session=session
-    ):
+    if fence is None:
+        return
+    job = fence.name.startswith(JOB_FENCE)
+    found = db[JOBS if job else LEASES].find_one(
+        {"_id": fence.name.removeprefix(JOB_FENCE), "epoch": fence.epoch},
+        {"_id": 1},
+        session=session,
+    )
+    if found is None:
         raise LeaseLost
 
 

@@ -26,6 +26,7 @@ from faces.store_collections import CollectionStore
 from faces.store_lists import ListStore
 from faces.store_media import MediaStore
 from faces.store_models import ModelStore
+from faces.store_subjects import SubjectStore
 from faces.types import Analysis, MediaInfo, MediaRef
 
 
@@ -41,6 +42,11 @@ class Store:
         self._lists = ListStore(db)
         self._media = MediaStore(db)
         self._models = ModelStore(db)
+        self.subjects = SubjectStore(db, self.jobs, self._lists)
+
+    def now(self) -> dt.datetime:
+        """The database server's time."""
+        return self._lists.now()
 
     # Collections
 

@@ -207,7 +207,7 @@ class ListStore:
         query = {
             "collection": collection,
             "state": "failed",
-            "next_at": {"$lte": self._now()},
+            "next_at": {"$lte": self.now()},
             "source": source,
         }
         with translate():
@@ -231,7 +231,8 @@ class ListStore:
             rows = list(found.sort([("_id", 1)]))
         return [documents.face_record(row, unassigned=deleting) for row in rows]
 
-    def _now(self) -> dt.datetime:
+    def now(self) -> dt.datetime:
         """The server's time."""
-        now: dt.datetime = self._db.command("hello")["localTime"]
+        with translate():
+            now: dt.datetime = self._db.command("hello")["localTime"]
         return now if now.tzinfo else now.replace(tzinfo=dt.UTC)

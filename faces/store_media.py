@@ -64,6 +64,7 @@ class MediaStore:
         def work(session: Session) -> PutResult:
             check_fence(self._db, fence, session)
             declared = self._declared(ref.collection, session)
+            documents.check_metadata(info.metadata, declared if ref.source == API_SOURCE else None)
             old = self._find(ref.collection, ref.media_id, session)
             item_rules.check_began(old, began_rev)
             item_rules.check_owner(old, ref)

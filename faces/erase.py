@@ -1,0 +1,120 @@
+"""Erasing a person with proof, as a job that resumes wherever it was cut."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Mapping
+from typing import Any
+
+import structlog
+from pymongo.read_concern import ReadConcern
+
+from faces import canary, documents, identity
+from faces.database import CROPS, FACES, SUBJECTS, TOMBSTONES, Document, translate
+from faces.errors import DatabaseUnavailable
+from faces.job_run import JobRun
+from faces.records import ActiveModel
+from faces.store_media import MediaStore
+
+_PAGE = 200
+NOTES = (
+    "Backups hold the erased faces until they expire; import the tombstones after restoring one.",
+    "A new picture of the person cannot be recognised as theirs and will be indexed.",
+    "The tombstones that stay hold ids and relative boxes only.",
+)
+
+
+def erase(run: JobRun) -> dict[str, Any]:
+    """Removes every face of the subject, proves it and returns the receipt.
+
+    Faces go by item, each with its tombstone in one transaction, then the subject. The proof: no
+    face, crop or link is counted at majority, and a canary written after the last delete has been
+    found by each vector index.
+    """
+    db, collection = run.store.db, run.collection or ""
+    subject_id: str = run.params["subject_id"]
+    receipt_id: str = run.params["receipt_id"]
+    media = MediaStore(db)
+    mine = {"collection": collection, "subject_id": subject_id}
+    with translate():
+        left = db[FACES].count_documents(mine)
+        erased = db[TOMBSTONES].count_documents({"receipt_id": receipt_id})
+    run.progress(done=erased, total=left + erased, flush=True)
+    while True:
+        with translate():
+            rows = list(db[FACES].find(mine, {"media_id": 1}).limit(_PAGE))
+        if not rows:
+            break
+        by_item: dict[str, list[str]] = {}
+        for row in rows:
+            by_item.setdefault(row["media_id"], []).append(row["_id"])
+        for media_id, ids in by_item.items():
+            erased += media.remove_faces(
+                collection, media_id, ids, reason="erased", receipt_id=receipt_id
+            )
+            run.progress(done=erased, faces=erased)
+    tombstones = _count_at_majority(run, mine, receipt_id)
+    proofs = {}
+    active = run.store.active_model()
+    model: ActiveModel | None = active
+    while model is not None:
+        took = canary.prove(db, model, tick=run.progress)
+        proofs[model.index] = {"canary_found_after_s": round(took, 3)}
+        model = model.next
+    with translate():
+        db[SUBJECTS].delete_one({"_id": identity.subject_key(collection, subject_id)})
+    receipt = {
+        "receipt_id": receipt_id,
+        "subject_id": subject_id,
+        "collection": collection,
+        "state": "verified",
+        "faces_deleted": tombstones,
+        "tombstones": tombstones,
+        "faces_left": 0,
+        "indexes": proofs,
+        "verified_at": documents.utc(dt.datetime.now(dt.UTC)).isoformat(),
+        "notes": list(NOTES),
+    }
+    _audit(receipt)
+    return receipt
+
+
+def _count_at_majority(run: JobRun, mine: Document, receipt_id: str) -> int:
+    """The number of erased faces, once none of them and none of their crops is left."""
+    majority = ReadConcern("majority")
+    db = run.store.db
+    faces = db[FACES].with_options(read_concern=majority)
+    crops = db[CROPS].with_options(read_concern=majority)
+    stones = db[TOMBSTONES].with_options(read_concern=majority)
+    total = 0
+    with translate():
+        left = faces.count_documents(mine)
+        ids: list[str] = []
+        for stone in stones.find({"receipt_id": receipt_id}, {"_id": 1}):
+            total += 1
+            ids.append(stone["_id"].removeprefix("person/"))
+            if len(ids) == 500:
+                left += _present(faces, crops, ids)
+                ids = []
+        left += _present(faces, crops, ids)
+    if left:
+        raise DatabaseUnavailable("Faces were added while they were erased: going on.")
+    return total
+
+
+def _present(faces: Any, crops: Any, ids: list[str]) -> int:
+    query = {"_id": {"$in": ids}}
+    found: int = faces.count_documents(query) + crops.count_documents(query)
+    return found
+
+
+def _audit(receipt: Mapping[str, Any]) -> None:
+    """One line on the log: ids and counts only."""
+    structlog.get_logger("likeness.audit").info(
+        "erased",
+        receipt_id=receipt["receipt_id"],
+        collection=receipt["collection"],
+        subject_id=receipt["subject_id"],
+        faces_deleted=receipt["faces_deleted"],
+        verified_at=receipt["verified_at"],
+    )

@@ -1,0 +1,229 @@
+"""Running jobs: one at a time, with a heartbeat, throttled progress, and an end in every case."""
+
+from __future__ import annotations
+
+import datetime as dt
+import threading
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, NoReturn, TypeAlias
+
+import structlog
+from pymongo import ReturnDocument
+
+from faces import documents
+from faces.database import JOB_FAILURES, JOBS, Document, translate
+from faces.errors import LeaseLost, LikenessError, Unavailable
+from faces.jobs import LEASE_S, MAX_ATTEMPTS, MAX_ERROR, UNSTOPPABLE, Jobs, lease_until
+from faces.leases import JOB_FENCE, Fence, Holder
+from faces.store import Store
+
+FLUSH_S = 0.5
+_COUNTERS = ("done", "total", "faces", "skipped", "failed")
+
+
+class Cancelled(Exception):
+    """The job was asked to stop."""
+
+
+class PutBack(Exception):
+    """The worker stops: the job is queued again and the attempt is not counted."""
+
+
+class JobRun:
+    """A claimed job as its handler sees it. Progress calls raise `Cancelled` and `LeaseLost`."""
+
+    def __init__(self, store: Store, document: Document, stopping: threading.Event) -> None:
+        self.store = store
+        self.job_id: str = document["_id"]
+        self.kind: str = document["kind"]
+        self.collection: str | None = document["collection"]
+        self.params: Mapping[str, Any] = document["params"]
+        self.cursor: Any = document.get("cursor")
+        self.state: dict[str, Any] = dict(document.get("checkpoint") or {})
+        self.started_at: dt.datetime = document["started_at"]
+        self.attempts: int = document["attempts"]
+        self.stopping = stopping
+        self._epoch: int = document["epoch"]
+        self._counters: Document = {name: document[name] for name in _COUNTERS}
+        self._flushed = -1e9
+        self._cancelling = bool(document["cancelling"])
+        self._lost = False
+        self._lock = threading.Lock()
+
+    @property
+    def epoch(self) -> int:
+        """The epoch of this claim."""
+        return self._epoch
+
+    @property
+    def fence(self) -> Fence:
+        """What the job's writes carry, so that one that was taken over writes nothing."""
+        return Fence(f"{JOB_FENCE}{self.job_id}", self._epoch)
+
+    @property
+    def counters(self) -> Mapping[str, int | None]:
+        """Progress as last reported, also by an attempt before this one."""
+        return self._counters
+
+    def progress(
+        self,
+        *,
+        done: int | None = None,
+        total: int | None = None,
+        faces: int | None = None,
+        skipped: int | None = None,
+        failed: int | None = None,
+        cursor: Any = None,
+        flush: bool = False,
+    ) -> None:
+        """Reports absolute counts and how far the work is; stored at most twice a second.
+
+        `cursor` is where a later attempt goes on: everything before it is done. With `flush` it is
+        stored now. Raises Cancelled, LeaseLost, and `PutBack` when the worker stops.
+        """
+        given = {"done": done, "total": total, "faces": faces, "skipped": skipped, "failed": failed}
+        self._counters.update({name: value for name, value in given.items() if value is not None})
+        if cursor is not None:
+            self.cursor = cursor
+        self.check()
+        if flush or time.monotonic() - self._flushed >= FLUSH_S:
+            self.save()
+            self.check()
+
+    def check(self) -> None:
+        """Raises Cancelled, LeaseLost or PutBack when the handler has to stop."""
+        if self._lost:
+            raise LeaseLost
+        if self._cancelling:
+            raise Cancelled
+        if self.stopping.is_set():
+            self.put_back()
+
+    def cancelled(self) -> bool:
+        """Whether the job was asked to stop, as known from the last heartbeat."""
+        return self._cancelling
+
+    def put_back(self) -> NoReturn:
+        """Stops here; the job is queued again without a counted attempt."""
+        raise PutBack
+
+    def failure(self, key: str, error: str, detail: str = "") -> None:
+        """Keeps one failure by its key: an error's class and a sentence."""
+        with translate():
+            self.store.db[JOB_FAILURES].update_one(
+                {"_id": f"{self.job_id}/{key}"},
+                {
+                    "$set": {
+                        "job_id": self.job_id,
+                        "key": key,
+                        "error": error,
+                        "detail": detail[:MAX_ERROR],
+                        "finished_at": documents.utc(dt.datetime.now(dt.UTC)),
+                    }
+                },
+                upsert=True,
+            )
+
+    def save(self) -> None:
+        """Stores progress and renews the claim. Raises LeaseLost when a later claim has the job."""
+        with self._lock:
+            fields: Document = {
+                **self._counters,
+                "cursor": {"$literal": self.cursor},
+                "checkpoint": {"$literal": self.state},
+                **lease_until(LEASE_S),
+            }
+            with translate():
+                document = self.store.db[JOBS].find_one_and_update(
+                    {"_id": self.job_id, "epoch": self._epoch, "state": "running"},
+                    [{"$set": fields}],
+                    projection={"cancelling": 1},
+                    return_document=ReturnDocument.AFTER,
+                )
+            if document is None:
+                self._lost = True
+                raise LeaseLost
+            self._cancelling = bool(document["cancelling"])
+            self._flushed = time.monotonic()
+
+
+Handler: TypeAlias = Callable[[JobRun], Mapping[str, Any] | None]
+
+
+def run_next(
+    store: Store,
+    handlers: Mapping[str, Handler],
+    *,
+    holder: Holder,
+    stopping: threading.Event | None = None,
+) -> bool:
+    """Whether there was a job of these kinds; it ran to an end, was put back, or was taken over.
+
+    A handler's result becomes the job's. A database or encoder that is away puts the job back with
+    a growing pause; any other error ends it as failed, with its sentence.
+    """
+    document = store.jobs.claim(tuple(handlers), holder)
+    if document is None:
+        return False
+    run = JobRun(store, document, stopping or threading.Event())
+    log = structlog.get_logger("likeness.jobs").bind(job_id=run.job_id, kind=run.kind)
+    with _heartbeat(run):
+        try:
+            result = handlers[run.kind](run)
+            run.save()
+        except PutBack:
+            _put_back(store.jobs, run, 0.0, None)
+        except Cancelled:
+            store.jobs.end(run.job_id, run.epoch, "cancelled")
+        except LeaseLost:
+            log.warning("job_taken_over")
+        except Unavailable as error:
+            _unavailable(store.jobs, run, error)
+        except LikenessError as error:
+            store.jobs.end(run.job_id, run.epoch, "failed", error=error.detail)
+        except Exception as error:
+            # The worker outlives a faulty job; the fault is recorded and logged in full.
+            log.exception("job_failed")
+            name = type(error).__name__
+            store.jobs.end(run.job_id, run.epoch, "failed", error=f"Internal error ({name}).")
+        else:
+            store.jobs.end(run.job_id, run.epoch, "succeeded", result=result or {})
+    return True
+
+
+def _unavailable(jobs: Jobs, run: JobRun, error: Unavailable) -> None:
+    if run.attempts >= MAX_ATTEMPTS and run.kind not in UNSTOPPABLE:
+        jobs.end(run.job_id, run.epoch, "failed", error=error.detail)
+    else:
+        _put_back(jobs, run, min(60.0, 2.0 ** min(run.attempts, 6)), error.detail)
+
+
+def _put_back(jobs: Jobs, run: JobRun, wait_s: float, error: str | None) -> None:
+    run.save()
+    jobs.put_back(run.job_id, run.epoch, wait_s=wait_s, error=error)
+
+
+class _heartbeat:  # used as a context manager only
+    """Renews a claim in the background while a handler works without reporting."""
+
+    def __init__(self, run: JobRun) -> None:
+        self._run = run
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._beat, name="job-heartbeat", daemon=True)
+
+    def __enter__(self) -> None:
+        self._thread.start()
+
+    def __exit__(self, *_: object) -> None:
+        self._done.set()
+        self._thread.join()
+
+    def _beat(self) -> None:
+        while not self._done.wait(LEASE_S / 6):
+            try:
+                self._run.save()
+            except LeaseLost:
+                return  # the handler's next progress call raises it
+            except LikenessError:
+                continue  # the database is away: the claim holds for a while yet

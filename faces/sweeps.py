@@ -1,0 +1,197 @@
+"""Paced jobs that finish what a request began: each repeats safely from any point."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from pymongo import DeleteOne, UpdateOne
+
+from faces import documents, identity
+from faces.database import (
+    BULK,
+    COLLECTIONS,
+    CROPS,
+    FACES,
+    IN_FLIGHT_S,
+    MEDIA,
+    SUBJECTS,
+    TOMBSTONES,
+    Document,
+    translate,
+)
+from faces.erase import erase
+from faces.errors import NotFound
+from faces.job_run import Handler, JobRun
+from faces.store_subjects import CHUNK
+
+PAUSE_S = 0.02
+"""Between two bulks, so that requests get their turn."""
+
+
+def handlers() -> Mapping[str, Handler]:
+    """The handlers of the jobs that the store itself enqueues, by kind."""
+    return {
+        "erase": erase,
+        "delete_collection": delete_collection,
+        "delete_subject": delete_subject,
+        "redeclare": redeclare,
+        "assign": assign,
+        "unassign": unassign,
+    }
+
+
+def delete_collection(run: JobRun) -> dict[str, Any]:
+    """Removes all that a hidden collection holds, then the collection. No orphan stays.
+
+    A write that began before the collection was hidden may still be on its way: the sweep is
+    repeated once none can be. Tombstones of erased people stay, as nothing ever lifts them.
+    """
+    name = run.collection or ""
+    counts = {"faces": 0, "media": 0, "subjects": 0}
+    counts.update(run.state)
+    with translate():
+        total = run.store.db[FACES].count_documents({"collection": name})
+    run.progress(total=total + counts["faces"], flush=True)
+    for last in (False, True):
+        if last:
+            _wait_for_writers(run)
+        for where, label in ((FACES, "faces"), (MEDIA, "media"), (SUBJECTS, "subjects")):
+            counts[label] += _empty(run, where, {"collection": name}, counts, label)
+        _empty(run, CROPS, {"collection": name}, counts, "")
+        _empty(run, TOMBSTONES, {"collection": name, "kind": {"$ne": "person"}}, counts, "")
+    with translate():
+        run.store.db[COLLECTIONS].delete_one({"_id": name, "deleting": run.job_id})
+    return {"collection": name, **counts}
+
+
+def delete_subject(run: JobRun) -> dict[str, Any]:
+    """Takes the subject off all its faces, which stay, then removes it."""
+    db, collection = run.store.db, run.collection or ""
+    subject_id: str = run.params["subject_id"]
+    done = int(run.state.get("unassigned", 0))
+    query = {"collection": collection, "subject_id": subject_id}
+    with translate():
+        run.progress(total=done + db[FACES].count_documents(query), flush=True)
+    while True:
+        with translate():
+            ids = [row["_id"] for row in db[FACES].find(query, {"_id": 1}).limit(BULK)]
+            if not ids:
+                break
+            done += (
+                db[FACES]
+                .bulk_write(
+                    [
+                        UpdateOne({**query, "_id": face}, {"$set": {"subject_id": None}})
+                        for face in ids
+                    ],
+                    ordered=False,
+                )
+                .modified_count
+            )
+        run.state["unassigned"] = done
+        run.progress(done=done, faces=done)
+        time.sleep(PAUSE_S)
+    with translate():
+        db[SUBJECTS].delete_one({"_id": identity.subject_key(collection, subject_id)})
+    return {"subject_id": subject_id, "faces_unassigned": done}
+
+
+def redeclare(run: JobRun) -> dict[str, Any]:
+    """Rewrites the facets of a collection for its newly declared fields, then opens the fields."""
+    db, name = run.store.db, run.collection or ""
+    _wait_for_writers(run)
+    with translate():
+        document = db[COLLECTIONS].find_one({"_id": name})
+    if document is None or document.get("deleting"):
+        raise NotFound("The collection was deleted.")
+    if document.get("facets_job") != run.job_id:
+        return {"collection": name, "superseded": True}
+    declared = document["metadata_fields"]
+    changed, seen = int(run.state.get("changed", 0)), int(run.state.get("seen", 0))
+    with translate():
+        run.progress(total=db[FACES].count_documents({"collection": name}), flush=True)
+    while True:
+        query: Document = {"collection": name}
+        if run.cursor is not None:
+            query["$or"] = [
+                {"media_id": run.cursor[0], "_id": {"$gt": run.cursor[1]}},
+                {"media_id": {"$gt": run.cursor[0]}},
+            ]
+        with translate():
+            found = db[FACES].find(query, {"media_id": 1, "metadata": 1, "facets": 1})
+            order = [("collection", 1), ("media_id", 1), ("_id", 1)]
+            rows = list(found.sort(order).limit(BULK))
+            writes = [
+                # A face whose metadata changed meanwhile was written with the new fields already.
+                UpdateOne(
+                    {"_id": row["_id"], "metadata": row["metadata"]}, {"$set": {"facets": facets}}
+                )
+                for row in rows
+                if (facets := documents.facets(row["metadata"], declared)) != row["facets"]
+            ]
+            if writes:
+                changed += db[FACES].bulk_write(writes, ordered=False).modified_count
+        if not rows:
+            break
+        seen += len(rows)
+        run.state.update(changed=changed, seen=seen)
+        run.progress(done=seen, faces=changed, cursor=[rows[-1]["media_id"], rows[-1]["_id"]])
+        time.sleep(PAUSE_S)
+    with translate():
+        db[COLLECTIONS].update_one(
+            {"_id": name, "facets_job": run.job_id},
+            {"$set": {"pending_fields": []}, "$unset": {"facets_job": ""}},
+        )
+    return {"collection": name, "faces_changed": changed}
+
+
+def assign(run: JobRun) -> dict[str, Any]:
+    """Assigns the faces of a large request."""
+    subjects = run.store.subjects
+    return _chunks(run, subjects.assign_chunk, "faces_assigned")
+
+
+def unassign(run: JobRun) -> dict[str, Any]:
+    """Unassigns the faces of a large request."""
+    subjects = run.store.subjects
+    return _chunks(run, subjects.unassign_chunk, "faces_unassigned")
+
+
+def _chunks(run: JobRun, call: Any, label: str) -> dict[str, Any]:
+    ids, subject_id = run.params["face_ids"], run.params["subject_id"]
+    start, changed = int(run.cursor or 0), int(run.state.get("changed", 0))
+    run.progress(done=start, total=len(ids), flush=True)
+    while start < len(ids):
+        changed += call(run.collection or "", subject_id, ids[start : start + CHUNK])
+        start += CHUNK
+        run.state["changed"] = changed
+        run.progress(done=min(start, len(ids)), faces=changed, cursor=start)
+        time.sleep(PAUSE_S)
+    return {"subject_id": subject_id, label: changed}
+
+
+def _empty(run: JobRun, where: str, query: Document, counts: dict[str, int], label: str) -> int:
+    """How many documents of a query were removed, bulk by bulk."""
+    removed = 0
+    while True:
+        with translate():
+            rows = run.store.db[where].find(query, {"_id": 1}).limit(BULK)
+            writes = [DeleteOne({"_id": row["_id"]}) for row in rows]
+            if not writes:
+                return removed
+            removed += run.store.db[where].bulk_write(writes, ordered=False).deleted_count
+        if label:
+            run.state.update({**counts, label: counts[label] + removed})
+        done = run.state.get("faces", 0)
+        run.progress(done=done, faces=done)
+        time.sleep(PAUSE_S)
+
+
+def _wait_for_writers(run: JobRun) -> None:
+    """Returns when no transaction from before the job's first start can still be committed."""
+    began = run.started_at
+    while (left := IN_FLIGHT_S - (run.store.now() - began).total_seconds()) > 0:
+        run.progress()
+        time.sleep(min(0.25, left))
