@@ -6,6 +6,7 @@ import argparse
 import signal
 import sys
 import threading
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -41,13 +42,35 @@ def _parser() -> argparse.ArgumentParser:
         help="delete what is gone even when it is a large part of the source",
     )
     once.set_defaults(command=_once)
+    run = commands.add_parser("run", help="keep the schedule and run jobs until stopped")
+    run.set_defaults(command=_run)
+    work = commands.add_parser("work", help="run the waiting jobs of one lane (started by run)")
+    work.add_argument("--lane", choices=("long", "short"), required=True)
+    work.set_defaults(command=_work)
     return parser
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    from indexer import log
+    from indexer.worker import run
+
+    log.configure()
+    return run(load())
+
+
+def _work(arguments: argparse.Namespace) -> int:
+    from indexer import log
+    from indexer.work import work
+
+    log.configure()
+    return work(load(), arguments.lane)
 
 
 def _once(arguments: argparse.Namespace) -> int:
     from faces.database import connect, database
-    from indexer.once import LeaseHeld, reconcile_once
+    from faces.store import Store
     from indexer.progress import Console, summary
+    from indexer.run import LeaseHeld, open_run
 
     settings = _settings(arguments)
     stopping = threading.Event()
@@ -61,34 +84,31 @@ def _once(arguments: argparse.Namespace) -> int:
         signal.signal(signum, stop)
     console = Console(sys.stderr)
     client = connect(settings, "worker")
+    began = time.monotonic()
     try:
-        ran = reconcile_once(
-            database(client, settings),
-            settings,
-            report=console,
-            stopping=stopping,
-            allow_deletes=arguments.allow_deletes,
-        )
+        store = Store(database(client, settings))
+        with open_run(store, settings, stopping=stopping, role="once") as opened:
+            outcome = opened.reconcile(report=console, allow_deletes=arguments.allow_deletes)
     except LeaseHeld as held:
         print(f"indexer: {held.detail}", file=sys.stderr)
         return EXIT_LEASE
     finally:
         console.clear()
         client.close()
-    line = summary(
-        ran.outcome.tally, ran.seconds, name=ran.name, collection=settings.cms_collection
+    seconds = time.monotonic() - began
+    print(
+        summary(outcome.tally, seconds, name=opened.name, collection=opened.collection), flush=True
     )
-    print(line, flush=True)
-    if ran.outcome.held_back:
+    if outcome.held_back:
         print(
-            f"indexer: {ran.outcome.held_back} items are gone from the source, more than"
+            f"indexer: {outcome.held_back} items are gone from the source, more than"
             f" INDEX_MAX_DELETE_RATIO ({settings.index_max_delete_ratio:g}) allows, so none was"
             " deleted. If that is right, run `python -m indexer once --allow-deletes`.",
             file=sys.stderr,
         )
-    if not ran.outcome.complete:
+    if not outcome.complete:
         print("indexer: stopped before the end; the next run goes on.", file=sys.stderr)
-        return 128 + caught[0] if caught else 1
+        return 128 + caught[0] if caught else 0
     return 0
 
 

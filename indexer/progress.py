@@ -29,6 +29,16 @@ class Tally:
     total: int | None = None
     broken_keys: list[tuple[str, str]] = field(default_factory=list)
 
+    def count(self, ending: str, faces: int) -> None:
+        """Add one entry; `deleted` counts an item, not a listed entry."""
+        if ending == "stopped":
+            return
+        setattr(self, ending, getattr(self, ending) + 1)
+        if ending == "indexed":
+            self.faces += faces
+        elif ending == "deleted":
+            self.faces_deleted += faces
+
     @property
     def done(self) -> int:
         """Entries dealt with."""

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
@@ -16,11 +17,13 @@ from faces.records import KnownItem
 from faces.store import Store
 from faces.types import PIPELINE_VERSION
 from indexer.crew import Crew
-from indexer.items import Items, Result, Task
+from indexer.items import Result, Task
 from indexer.plan import Brake, decide
 from indexer.progress import Report, Tally
 from indexer.sources.base import Entry, Listing, Source, SourcePaused, Unusable
 
+NAMED = 1000
+"""So many entries that could not be indexed are remembered by name."""
 REFUSALS = 3
 """This many answers 401 or 403 without one success between them pause the source."""
 
@@ -37,6 +40,22 @@ class Outcome:
     held_back: int = 0
 
 
+class Worker(Protocol):
+    """What carries tasks out: `Items`, or `DryItems`, which only says what would be done."""
+
+    def carry_out(self, task: Task) -> Result:
+        """The result of one task."""
+        ...
+
+    def unusable(self, listed: Unusable, known: KnownItem | None) -> Result:
+        """The result for what cannot be indexed."""
+        ...
+
+    def delete(self, media_id: str) -> int:
+        """How many faces went with a deleted item."""
+        ...
+
+
 class Reconciler:
     """One run over one source. Items of other sources are never looked at."""
 
@@ -44,7 +63,7 @@ class Reconciler:
         self,
         store: Store,
         source: Source,
-        items: Items,
+        items: Worker,
         *,
         name: str,
         collection: str,
@@ -132,18 +151,11 @@ class Reconciler:
 
     def _count(self, result: Result) -> None:
         tally = self._tally
-        if result.ending == "stopped":
-            return
+        tally.count(result.ending, result.faces)
         if result.ending == "deleted":
-            tally.deleted += 1
-            tally.failed += 1
-            tally.faces_deleted += result.faces
-        else:
-            setattr(tally, result.ending, getattr(tally, result.ending) + 1)
-        if result.ending == "indexed":
-            tally.faces += result.faces
+            tally.failed += 1  # listed, but not to be found
         if result.ending in ("failed", "broken", "conflicts", "deleted"):
-            if len(tally.broken_keys) < 1000:
+            if len(tally.broken_keys) < NAMED:
                 tally.broken_keys.append((result.key, result.reason or "failed"))
             self._report.failure(result.key, result.reason or "failed", result.detail)
         self._report.step(tally)

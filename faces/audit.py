@@ -1,0 +1,282 @@
+"""Looks for contradictions in what is stored, and mends them when asked to.
+
+Two passes by pages, faces and then items, each page with the few reads that it needs. What belongs
+to a source is mended by forgetting what it looked like, so that its next reconcile makes it anew.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from pymongo import DeleteOne, UpdateOne
+
+from faces import documents, identity
+from faces.database import BULK, FACES, MEDIA, SUBJECTS, TOMBSTONES, Db, Document, translate
+from faces.models.cards import CARDS
+from faces.records import API_SOURCE, ActiveModel
+from faces.types import PIPELINE_VERSION, Box
+
+EXAMPLES = 5
+NAMES = (
+    "orphan_faces",
+    "media_without_faces",
+    "stale_model",
+    "stale_pipeline",
+    "dangling_subjects",
+    "tombstone_violations",
+    "wrong_vectors",
+)
+
+
+@dataclass(slots=True)
+class Finding:
+    """One kind of contradiction: how often, the ids of the first few, and how many were mended."""
+
+    count: int = 0
+    examples: list[str] = field(default_factory=list)
+    fixed: int = 0
+
+    def add(self, example: str) -> None:
+        """Count one more."""
+        self.count += 1
+        if len(self.examples) < EXAMPLES:
+            self.examples.append(example)
+
+    def document(self) -> dict[str, Any]:
+        """As JSON."""
+        return {"count": self.count, "examples": self.examples, "fixed": self.fixed}
+
+
+class Audit:
+    """One audit of a collection, or of all of them when it is None."""
+
+    def __init__(self, db: Db, active: ActiveModel, *, collection: str | None, fix: bool) -> None:
+        self._db = db
+        self._active = active
+        self._scope: Document = {} if collection is None else {"collection": collection}
+        self._fix = fix
+        self.findings = {name: Finding() for name in NAMES}
+
+    def total(self) -> int:
+        """How many documents an audit looks at."""
+        with translate():
+            return self._db[FACES].count_documents(self._scope) + self._db[MEDIA].count_documents(
+                self._scope
+            )
+
+    def run(self, progress: Callable[[int], None]) -> dict[str, Finding]:
+        """The findings; `progress` is told after each page how many documents were looked at."""
+        done = 0
+        for check, collection in ((self._faces, FACES), (self._media, MEDIA)):
+            for page in self._pages(collection):
+                with translate():
+                    check(page)
+                done += len(page)
+                progress(done)
+        return self.findings
+
+    def _pages(self, collection: str) -> Iterator[list[Document]]:
+        after: Any = None
+        while True:
+            query = dict(self._scope) | ({} if after is None else {"_id": {"$gt": after}})
+            with translate():
+                page = list(self._db[collection].find(query).sort("_id", 1).limit(BULK))
+            if page:
+                yield page
+            if len(page) < BULK:
+                return
+            after = page[-1]["_id"]
+
+    def _faces(self, page: Sequence[Document]) -> None:
+        keys = {identity.media_key(f["collection"], f["media_id"]) for f in page}
+        owners = {
+            row["_id"]: row["source"]
+            for row in self._db[MEDIA].find(
+                {"_id": {"$in": sorted(keys)}, "state": {"$ne": "gone"}}, {"source": 1}
+            )
+        }
+        subjects = self._subjects(page)
+        stones = self._stones(page)
+        writes: dict[str, list[Any]] = {name: [] for name in NAMES}
+        again: set[str] = set()
+        for face in page:
+            key = identity.media_key(face["collection"], face["media_id"])
+            name = self._face(face, key, owners, subjects, stones)
+            if name is None:
+                continue
+            self.findings[name].add(face["_id"])
+            if name in ("orphan_faces", "tombstone_violations"):
+                writes[name].append(DeleteOne({"_id": face["_id"]}))
+            elif name == "dangling_subjects":
+                writes[name].append(
+                    UpdateOne(
+                        {"_id": face["_id"], "subject_id": face["subject_id"]},
+                        {"$set": {"subject_id": None}},
+                    )
+                )
+            elif owners[key] != API_SOURCE:
+                again.add(key)
+                self.findings[name].fixed += self._fix
+        for name, ops in writes.items():
+            if self._fix and ops:
+                done = self._db[FACES].bulk_write(ops, ordered=False)
+                self.findings[name].fixed += done.deleted_count + done.modified_count
+        self._forget(again)
+
+    def _face(
+        self,
+        face: Document,
+        key: str,
+        owners: dict[str, str],
+        subjects: set[str],
+        stones: dict[str, list[Box]],
+    ) -> str | None:
+        """The first contradiction about one face."""
+        if key not in owners:
+            return "orphan_faces"
+        if identity.overlaps(documents.relative_box(face), stones.get(key, [])):
+            return "tombstone_violations"
+        subject = face["subject_id"]
+        if (
+            subject is not None
+            and identity.subject_key(face["collection"], subject) not in subjects
+        ):
+            return "dangling_subjects"
+        if not _vectors_fit(face):
+            return "wrong_vectors"
+        if (face.get("builds") or {}).get(self._active.key) != self._active.build:
+            return "stale_model"
+        return None
+
+    def _media(self, page: Sequence[Document]) -> None:
+        live = [row for row in page if row["state"] != "gone"]
+        counts = self._face_counts(live)
+        stones = {
+            row["_id"].removeprefix("item/")
+            for row in self._db[TOMBSTONES].find(
+                {"_id": {"$in": [f"item/{row['_id']}" for row in live]}}, {"_id": 1}
+            )
+        }
+        again: set[str] = set()
+        for row in live:
+            if row["_id"] in stones:
+                self.findings["tombstone_violations"].add(row["_id"])
+                self.findings["tombstone_violations"].fixed += self._bury(row)
+            elif row["state"] == "done" and counts.get(row["_id"], 0) != row["face_count"]:
+                self._found_item("media_without_faces", row, again)
+            elif (
+                row["state"] in ("done", "no_face")
+                and row.get("pipeline_version") != PIPELINE_VERSION
+            ):
+                self._found_item("stale_pipeline", row, again)
+        self._forget(again)
+
+    def _found_item(self, name: str, row: Document, again: set[str]) -> None:
+        self.findings[name].add(row["_id"])
+        if row["source"] != API_SOURCE:
+            again.add(row["_id"])
+            self.findings[name].fixed += self._fix
+
+    def _face_counts(self, live: Sequence[Document]) -> dict[str, int]:
+        pairs = [{"collection": row["collection"], "media_id": row["media_id"]} for row in live]
+        if not pairs:
+            return {}
+        by = {"collection": "$collection", "media_id": "$media_id"}
+        media = {pair["media_id"] for pair in pairs}
+        names = {pair["collection"] for pair in pairs}
+        rows = self._db[FACES].aggregate(
+            [
+                {
+                    "$match": {
+                        "collection": {"$in": sorted(names)},
+                        "media_id": {"$in": sorted(media)},
+                    }
+                },
+                {"$group": {"_id": by, "count": {"$sum": 1}}},
+            ]
+        )
+        return {
+            identity.media_key(row["_id"]["collection"], row["_id"]["media_id"]): row["count"]
+            for row in rows
+        }
+
+    def _subjects(self, page: Sequence[Document]) -> set[str]:
+        keys = {
+            identity.subject_key(f["collection"], f["subject_id"])
+            for f in page
+            if f["subject_id"] is not None
+        }
+        found = self._db[SUBJECTS].find({"_id": {"$in": sorted(keys)}}, {"_id": 1})
+        return {row["_id"] for row in found} if keys else set()
+
+    def _stones(self, page: Sequence[Document]) -> dict[str, list[Box]]:
+        """The relative boxes that may hold no face, by item."""
+        query = {
+            "collection": {"$in": sorted({f["collection"] for f in page})},
+            "media_id": {"$in": sorted({f["media_id"] for f in page})},
+            "kind": {"$in": ["face", "person"]},
+        }
+        stones: dict[str, list[Box]] = {}
+        for row in self._db[TOMBSTONES].find(query):
+            key = identity.media_key(row["collection"], row["media_id"])
+            stones.setdefault(key, []).append(Box(*row["box"]))
+        return stones
+
+    def _bury(self, row: Document) -> int:
+        """Delete an item that a tombstone forbids, with its faces; how many items went."""
+        if not self._fix:
+            return 0
+        query = {"collection": row["collection"], "media_id": row["media_id"]}
+        ids = [face["_id"] for face in self._db[FACES].find(query, {"_id": 1})]
+        for start in range(0, len(ids), BULK):
+            part = ids[start : start + BULK]
+            self._db[FACES].bulk_write([DeleteOne({"_id": face}) for face in part], ordered=False)
+        done = self._db[MEDIA].update_one(
+            {"_id": row["_id"], "rev": row["rev"]},
+            {
+                "$set": {
+                    "state": "gone",
+                    "face_count": 0,
+                    "gone_at": documents.millis(dt.datetime.now(dt.UTC)),
+                },
+                "$inc": {"rev": 1},
+                "$unset": {"source_key": "", "etag": "", "sha256": ""},
+            },
+        )
+        return done.modified_count
+
+    def _forget(self, keys: set[str]) -> None:
+        """Let the next reconcile of these items' source read and look at them again."""
+        if not self._fix:
+            return
+        ids = sorted(keys)
+        for start in range(0, len(ids), BULK):
+            self._db[MEDIA].bulk_write(
+                [
+                    UpdateOne(
+                        {"_id": key}, {"$unset": {"etag": "", "sha256": ""}, "$inc": {"rev": 1}}
+                    )
+                    for key in ids[start : start + BULK]
+                ],
+                ordered=False,
+            )
+
+
+def _vectors_fit(face: Document) -> bool:
+    """Whether every vector has its model's size and unit length."""
+    for model, stored in (face.get("embeddings") or {}).items():
+        card = CARDS.get(model)
+        if card is None:
+            return False
+        try:
+            vector = documents.unpack_vector(stored)
+        except (ValueError, TypeError):
+            return False
+        if vector.shape != (card.dimensions,):
+            return False
+        if not abs(float((vector * vector).sum()) - 1.0) < 0.01:
+            return False
+    return True

@@ -1,0 +1,24 @@
+"""What a run would do, without doing it."""
+
+from __future__ import annotations
+
+from faces.records import KnownItem
+from indexer.items import Result, Task
+from indexer.sources.base import Unusable
+
+
+class DryItems:
+    """Answers as `Items` does and writes nothing: a picture to fetch counts as indexed."""
+
+    def carry_out(self, task: Task) -> Result:
+        """What would be tried for one task."""
+        ending = "updated" if task.step.verb == "inform" else "indexed"
+        return Result(task.entry.key, ending)  # type: ignore[arg-type]  # both are endings
+
+    def unusable(self, listed: Unusable, known: KnownItem | None) -> Result:
+        """The failure that would be recorded."""
+        return Result(listed.key, "failed", reason=listed.reason, detail=listed.detail)
+
+    def delete(self, media_id: str) -> int:
+        """Nothing goes."""
+        return 0

@@ -1,0 +1,170 @@
+"""What the worker does for each kind of job."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from faces.errors import ConfigError, LeaseLost
+from faces.job_run import Cancelled, Handler, JobRun, PutBack
+from faces.settings import Settings
+from indexer.progress import Tally
+from indexer.run import LeaseHeld, Run, open_run
+
+LONG = "long"
+SHORT = "short"
+HELD_WAIT_S = 5.0
+
+
+def handlers(settings: Settings, lane: str) -> Mapping[str, Handler]:
+    """The handlers of a lane. Erasures and the like are short: they run beside a backfill."""
+    if lane == SHORT:
+        return short_handlers()
+    return {
+        "backfill": lambda run: backfill(run, settings),
+        "sync": lambda run: sync(run, settings),
+        "audit": lambda run: audit(run, settings),
+    }
+
+
+def backfill(run: JobRun, settings: Settings) -> Mapping[str, Any]:
+    """A whole reconcile of the configured source, resumed at the page that was not finished."""
+    _check_collection(run, settings)
+    dry = bool(run.params.get("dry_run"))
+    with _halting(run) as halt, _opened(run, settings, halt) as opened:
+        run.state["source"] = opened.name
+        report = JobReport(run, halt)
+        tally = Tally(**run.state.get("tally", {}))
+        outcome = opened.reconcile(
+            report=report,
+            allow_deletes=bool(run.params.get("allow_deletes")),
+            cursor=run.cursor,
+            tally=tally,
+            dry=dry,
+        )
+        report.raise_ended()
+        run.check()
+        return {
+            "source": opened.name,
+            "dry_run": dry,
+            **outcome.tally.counts(),
+            "held_back": outcome.held_back,
+        }
+
+
+def sync(run: JobRun, settings: Settings) -> Mapping[str, Any]:
+    """Single items, after events of the CMS, or those whose next try is due."""
+    with _halting(run) as halt, _opened(run, settings, halt) as opened:
+        report = JobReport(run, halt)
+        changed = [str(key) for key in run.params.get("changed", ())]
+        deleted = [str(key) for key in run.params.get("deleted", ())]
+        if run.params.get("due"):
+            changed += [item.source_key for item in opened.due()]
+        tally = opened.sync(changed, deleted, report=report)
+        report.raise_ended()
+        run.check()
+        return {"source": opened.name, **tally.counts()}
+
+
+def audit(run: JobRun, settings: Settings) -> Mapping[str, Any]:
+    """Looks for contradictions in what is stored, and mends them when asked to."""
+    from faces.audit import Audit
+
+    fix = bool(run.params.get("fix")) and not run.params.get("dry_run")
+    active = run.store.active_model()
+    if active is None:
+        raise ConfigError("The database is not set up yet: run `python -m migrations up` first.")
+    work = Audit(run.store.db, active, collection=run.collection, fix=fix)
+    run.progress(total=work.total(), done=0)
+    findings = work.run(lambda done: run.progress(done=done))
+    return {"fix": fix, "findings": {name: f.document() for name, f in findings.items()}}
+
+
+def short_handlers() -> Mapping[str, Handler]:
+    """The store's own jobs: erase, delete, rewrite facets."""
+    from faces.job_handlers import HANDLERS
+
+    return HANDLERS
+
+
+class JobReport:
+    """Passes a run's progress on to its job; the job's end (cancelled, lost) stops the run."""
+
+    def __init__(self, run: JobRun, halt: threading.Event) -> None:
+        self._run = run
+        self._halt = halt
+        self._ended: BaseException | None = None
+
+    def step(self, tally: Tally) -> None:
+        """Counts, stored at most twice a second."""
+        self._tell(tally, cursor=None)
+
+    def failure(self, key: str, reason: str, detail: str) -> None:
+        """One document a failure, so that a job's own stays small."""
+        if reason != "as before":
+            self._run.failure(key, reason, detail)
+
+    def page(self, cursor: str | None, tally: Tally) -> None:
+        """Everything before the cursor is done: a later attempt goes on there."""
+        if cursor is not None:
+            self._run.state["tally"] = tally.counts()
+            self._tell(tally, cursor=cursor)
+
+    def raise_ended(self) -> None:
+        """Raise what ended the job while its run was finishing what it had in hand."""
+        if self._ended is not None:
+            raise self._ended
+
+    def _tell(self, tally: Tally, *, cursor: str | None) -> None:
+        try:
+            self._run.progress(
+                done=tally.done,
+                total=tally.total,
+                faces=tally.faces,
+                skipped=tally.skipped,
+                failed=tally.failed + tally.conflicts,
+                cursor=cursor,
+                flush=cursor is not None,
+            )
+        except (Cancelled, PutBack, LeaseLost) as ended:
+            self._ended = self._ended or ended
+            self._halt.set()
+
+
+@contextlib.contextmanager
+def _halting(run: JobRun) -> Iterator[threading.Event]:
+    """An event that is set when the worker stops or the job is cancelled."""
+    halt, done = threading.Event(), threading.Event()
+
+    def watch() -> None:
+        while not done.wait(0.1):
+            if run.stopping.is_set() or run.cancelled():
+                halt.set()
+                return
+
+    thread = threading.Thread(target=watch, name="halt", daemon=True)
+    thread.start()
+    try:
+        yield halt
+    finally:
+        done.set()
+        thread.join()
+
+
+@contextlib.contextmanager
+def _opened(run: JobRun, settings: Settings, halt: threading.Event) -> Iterator[Run]:
+    try:
+        with open_run(run.store, settings, stopping=halt, role="worker") as opened:
+            yield opened
+    except LeaseHeld:
+        # The other run does the same work; this job looks again when it is over.
+        run.put_back(wait_s=HELD_WAIT_S)
+
+
+def _check_collection(run: JobRun, settings: Settings) -> None:
+    if run.collection not in (None, settings.cms_collection):
+        raise ConfigError(
+            "The configured source fills another collection (CMS_COLLECTION) than this job names."
+        )

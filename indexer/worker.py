@@ -1,0 +1,172 @@
+"""The worker: a light parent that keeps the schedule and starts a child for each batch of jobs."""
+
+from __future__ import annotations
+
+import datetime as dt
+import signal
+import threading
+import time
+from collections.abc import Callable
+
+import structlog
+
+from faces.database import connect, database
+from faces.errors import ConfigError, DatabaseUnavailable, LikenessError
+from faces.leases import Holder
+from faces.models.cards import CARDS
+from faces.models.files import encoder_path
+from faces.settings import Settings
+from faces.store import Store
+from indexer import schedule
+from indexer.handlers import LONG, SHORT
+from indexer.lanes import Lane, Lanes
+from indexer.wiring import name_of, source_of
+
+LOOK_S = 0.5
+BEAT_S = 5.0
+RETRY_LOOK_S = 60.0
+GRACE_S = 9.0
+LONG_KINDS = ("backfill", "sync", "reembed", "audit")
+
+
+class Worker:
+    """Keeps the schedule of one source and runs everybody's jobs until it is asked to stop."""
+
+    def __init__(self, settings: Settings, store: Store, stopping: threading.Event) -> None:
+        self._settings = settings
+        self._store = store
+        self._stopping = stopping
+        self._holder = Holder.this_process("worker")
+        self._log = structlog.get_logger("likeness.worker")
+        self._trigger = schedule.parse(settings.index_schedule)
+        self._source = _source_name(settings)
+        self._lanes = Lanes([Lane(LONG, LONG_KINDS), Lane(SHORT, _short_kinds())])
+        self._away = False
+
+    def run(self) -> None:
+        """Returns after a stop, with its children ended."""
+        scheduler = schedule.scheduler()
+        if self._source is not None:
+            scheduler.add_job(lambda: self._guard(self._due_now), self._trigger)
+        scheduler.start()
+        self._log.info("worker_started", source=self._source)
+        rounds = [
+            _Round(BEAT_S, self._beat),
+            _Round(RETRY_LOOK_S, self._retries),
+        ]
+        caught_up = self._source is None
+        try:
+            while not self._stopping.is_set():
+                if not caught_up:
+                    caught_up = self._guard(self._catch_up)
+                for each in rounds:
+                    if each.due():
+                        self._guard(each.act)
+                self._guard(lambda: self._lanes.tend(self._store.jobs.claimable))
+                self._stopping.wait(LOOK_S)
+        finally:
+            scheduler.shutdown(wait=False)
+            if not self._lanes.stop(GRACE_S):
+                self._log.warning("batch_killed")
+            self._guard(lambda: self._store.presence.leave(self._holder))
+            self._log.info("worker_stopped")
+
+    def _beat(self) -> None:
+        models = [k for k in CARDS if encoder_path(self._settings.models_path, k).exists()]
+        self._store.presence.beat(self._holder, models)
+
+    def _due_now(self) -> None:
+        """Ask for a reconcile, unless one is waiting or under way."""
+        collection = self._settings.cms_collection
+        if self._store.jobs.active("backfill", collection) is None:
+            params = {"source": self._source, "trigger": "schedule"}
+            self._store.jobs.enqueue("backfill", collection, params)
+
+    def _catch_up(self) -> None:
+        """Ask for the reconcile that a sleeping or restarting worker missed."""
+        due = schedule.last_due(self._trigger, dt.datetime.now(dt.UTC))
+        last = self._last_run()
+        if last is None or (due is not None and last < due):
+            self._due_now()
+
+    def _last_run(self) -> dt.datetime | None:
+        """When the latest whole reconcile of the source began."""
+        for job in self._store.jobs.page(200, None).items:
+            source = job.params.get("source", self._source)
+            if job.kind == "backfill" and source == self._source and job.state == "succeeded":
+                return job.started_at
+        return None
+
+    def _retries(self) -> None:
+        """Ask for another try at failed items that are due, between the nightly runs."""
+        if self._source is None:
+            return
+        collection, jobs = self._settings.cms_collection, self._store.jobs
+        if not self._store.due_items(self._source, collection, limit=1):
+            return
+        if jobs.active("backfill", collection) is None and jobs.active("sync", collection) is None:
+            jobs.enqueue("sync", collection, {"source": self._source, "due": True})
+
+    def _guard(self, act: Callable[[], object]) -> bool:
+        """Whether `act` came through. The worker outlives a database that is away; said once."""
+        try:
+            act()
+        except DatabaseUnavailable as error:
+            if not self._away:
+                self._log.warning("database_away", detail=error.detail)
+            self._away = True
+            return False
+        except LikenessError as error:
+            self._log.warning("worker_trouble", detail=error.detail)
+            return False
+        self._away = False
+        return True
+
+
+class _Round:
+    """Something to do every so often; the first time at once."""
+
+    def __init__(self, every: float, act: Callable[[], None]) -> None:
+        self._every = every
+        self._next = 0.0
+        self.act = act
+
+    def due(self) -> bool:
+        """Whether it is time, which counts as done."""
+        now = time.monotonic()
+        if now < self._next:
+            return False
+        self._next = now + self._every
+        return True
+
+
+def run(settings: Settings) -> int:
+    """Exit status 0 after SIGTERM or SIGINT. Raises ConfigError for what cannot be used."""
+    stopping = threading.Event()
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(signum, lambda *_: stopping.set())
+    client = connect(settings, "worker")
+    try:
+        Worker(settings, Store(database(client, settings)), stopping).run()
+    finally:
+        client.close()
+    return 0
+
+
+def _source_name(settings: Settings) -> str | None:
+    """The configured source's name, checked by opening it once; None without a source."""
+    if settings.cms_source is None:
+        if settings.index_live:
+            raise ConfigError("INDEX_LIVE needs CMS_SOURCE=mongo.")
+        return None
+    source = source_of(settings, threading.Event())
+    try:
+        return name_of(settings, source)
+    finally:
+        source.close()
+
+
+def _short_kinds() -> tuple[str, ...]:
+    from indexer.handlers import short_handlers
+
+    return tuple(short_handlers())
