@@ -4,6 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from faces import sweeps
+from faces.erase import erase
 from faces.job_run import Handler
 
-HANDLERS: Mapping[str, Handler] = {}
+HANDLERS: Mapping[str, Handler] = {
+    "erase": erase,
+    "delete_collection": sweeps.delete_collection,
+    "delete_subject": sweeps.delete_subject,
+    "redeclare": sweeps.redeclare,
+    "assign": sweeps.assign,
+    "unassign": sweeps.unassign,
+}

@@ -6,7 +6,7 @@ import datetime as dt
 import threading
 import time
 from collections.abc import Callable, Mapping
-from typing import Any, NoReturn, TypeAlias
+from typing import Any, Literal, NoReturn, TypeAlias
 
 import structlog
 from pymongo import ReturnDocument
@@ -27,7 +27,11 @@ class Cancelled(Exception):
 
 
 class PutBack(Exception):
-    """The worker stops: the job is queued again and the attempt is not counted."""
+    """The worker stops, or the job has to wait: it is queued again and no attempt is counted."""
+
+    def __init__(self, wait_s: float = 0.0) -> None:
+        self.wait_s = wait_s
+        super().__init__()
 
 
 class JobRun:
@@ -104,9 +108,9 @@ class JobRun:
         """Whether the job was asked to stop, as known from the last heartbeat."""
         return self._cancelling
 
-    def put_back(self) -> NoReturn:
-        """Stops here; the job is queued again without a counted attempt."""
-        raise PutBack
+    def put_back(self, wait_s: float = 0.0) -> NoReturn:
+        """Stops here; the job is queued again, for `wait_s` seconds at least, uncounted."""
+        raise PutBack(wait_s)
 
     def failure(self, key: str, error: str, detail: str = "") -> None:
         """Keeps one failure by its key: an error's class and a sentence."""
@@ -148,6 +152,7 @@ class JobRun:
             self._flushed = time.monotonic()
 
 
+Outcome: TypeAlias = Literal["succeeded", "failed", "cancelled", "queued", "lost"]
 Handler: TypeAlias = Callable[[JobRun], Mapping[str, Any] | None]
 
 
@@ -158,50 +163,77 @@ def run_next(
     holder: Holder,
     stopping: threading.Event | None = None,
 ) -> bool:
-    """Whether there was a job of these kinds; it ran to an end, was put back, or was taken over.
+    """Whether there was a job of these kinds; `run_claimed` says what becomes of it."""
+    document = store.jobs.claim(tuple(handlers), holder)
+    if document is None:
+        return False
+    run_claimed(store, document, handlers[document["kind"]], stopping=stopping)
+    return True
+
+
+def run_claimed(
+    store: Store,
+    document: Document,
+    handler: Handler,
+    *,
+    stopping: threading.Event | None = None,
+) -> Outcome:
+    """Runs a claimed job: to an end, put back as `queued`, or `lost` to a later claim.
 
     A handler's result becomes the job's. A database or encoder that is away puts the job back with
     a growing pause; any other error ends it as failed, with its sentence.
     """
-    document = store.jobs.claim(tuple(handlers), holder)
-    if document is None:
-        return False
     run = JobRun(store, document, stopping or threading.Event())
     log = structlog.get_logger("likeness.jobs").bind(job_id=run.job_id, kind=run.kind)
     with _heartbeat(run):
         try:
-            result = handlers[run.kind](run)
+            result = handler(run)
             run.save()
-        except PutBack:
-            _put_back(store.jobs, run, 0.0, None)
+        except PutBack as error:
+            return _put_back(store.jobs, run, error.wait_s, None)
         except Cancelled:
-            store.jobs.end(run.job_id, run.epoch, "cancelled")
+            return _end(store.jobs, run, "cancelled")
         except LeaseLost:
             log.warning("job_taken_over")
+            return "lost"
         except Unavailable as error:
-            _unavailable(store.jobs, run, error)
+            return _unavailable(store.jobs, run, error)
         except LikenessError as error:
-            store.jobs.end(run.job_id, run.epoch, "failed", error=error.detail)
+            return _end(store.jobs, run, "failed", error=error.detail)
         except Exception as error:
             # The worker outlives a faulty job; the fault is recorded and logged in full.
             log.exception("job_failed")
-            name = type(error).__name__
-            store.jobs.end(run.job_id, run.epoch, "failed", error=f"Internal error ({name}).")
-        else:
-            store.jobs.end(run.job_id, run.epoch, "succeeded", result=result or {})
-    return True
+            return _end(
+                store.jobs, run, "failed", error=f"Internal error ({type(error).__name__})."
+            )
+        return _end(store.jobs, run, "succeeded", result=result or {})
 
 
-def _unavailable(jobs: Jobs, run: JobRun, error: Unavailable) -> None:
+def _end(
+    jobs: Jobs,
+    run: JobRun,
+    state: Literal["succeeded", "failed", "cancelled"],
+    *,
+    result: Mapping[str, Any] | None = None,
+    error: str | None = None,
+) -> Outcome:
+    ended = jobs.end(run.job_id, run.epoch, state, result=result, error=error)
+    return state if ended else "lost"
+
+
+def _unavailable(jobs: Jobs, run: JobRun, error: Unavailable) -> Outcome:
     if run.attempts >= MAX_ATTEMPTS and run.kind not in UNSTOPPABLE:
-        jobs.end(run.job_id, run.epoch, "failed", error=error.detail)
-    else:
-        _put_back(jobs, run, min(60.0, 2.0 ** min(run.attempts, 6)), error.detail)
+        return _end(jobs, run, "failed", error=error.detail)
+    return _put_back(jobs, run, min(60.0, 2.0 ** min(run.attempts, 6)), error.detail)
 
 
-def _put_back(jobs: Jobs, run: JobRun, wait_s: float, error: str | None) -> None:
-    run.save()
+def _put_back(jobs: Jobs, run: JobRun, wait_s: float, error: str | None) -> Outcome:
+    try:
+        run.save()
+    except LeaseLost:
+        return "lost"
     jobs.put_back(run.job_id, run.epoch, wait_s=wait_s, error=error)
+    return "queued"
 
 
 class _heartbeat:  # used as a context manager only

@@ -27,6 +27,7 @@ MAX_ERROR = 500
 UNSTOPPABLE = ("erase", "delete_collection", "delete_subject")
 """What hides objects at once has to finish; it cannot be cancelled."""
 
+_FAR_MS = 2**53
 _NOW_MS: Document = {"$toLong": "$$NOW"}
 _LIVE: Document = {"$gt": [{"$ifNull": ["$expires_ms", 0]}, _NOW_MS]}
 
@@ -47,30 +48,33 @@ class Jobs:
         session: Session | None = None,
     ) -> str:
         """The id of a new queued job; with a session, part of its transaction."""
-        job_id = new_job_id()
-        document: Document = {
-            "_id": job_id,
-            "kind": kind,
-            "collection": collection,
-            "params": dict(params),
-            "state": "queued",
-            "done": 0,
-            "total": None,
-            "faces": 0,
-            "skipped": 0,
-            "failed": 0,
-            "attempts": 0,
-            "epoch": 0,
-            "expires_ms": 0,
-            "created_at": documents.utc(dt.datetime.now(dt.UTC)),
-            "cancelling": False,
-        }
+        document = _new(kind, collection, params)
         if session is not None:
             self._db[JOBS].insert_one(document, session=session)
         else:
             with translate():
                 self._db[JOBS].insert_one(document)
+        job_id: str = document["_id"]
         return job_id
+
+    def begin(
+        self, kind: str, collection: str | None, params: Mapping[str, Any], holder: Holder
+    ) -> Document:
+        """A new job that `holder` works on already: for a command that is its own worker."""
+        document = _new(kind, collection, params)
+        job_id = document["_id"]
+        with translate():
+            # Nobody claims a running job whose time is not up: it is born held.
+            born = {"state": "running", "holder": holder.document(), "expires_ms": _FAR_MS}
+            self._db[JOBS].insert_one(document | born)
+            claimed = self._db[JOBS].find_one_and_update(
+                {"_id": job_id, "epoch": 0},
+                _claimed_by(holder),
+                return_document=ReturnDocument.AFTER,
+            )
+        if claimed is None:
+            raise Conflict("Another process took the job over in the moment of its making.")
+        return claimed
 
     def get(self, job_id: str, collections: Collection[str] | None = None) -> Job:
         """One job. Raises NotFound, also when it is of none of `collections`."""
@@ -180,18 +184,7 @@ class Jobs:
                         # As it was seen: a heartbeat in between keeps it with its holder.
                         "expires_ms": row["expires_ms"],
                     },
-                    [
-                        {
-                            "$set": {
-                                "state": "running",
-                                "epoch": {"$add": ["$epoch", 1]},
-                                "attempts": {"$add": ["$attempts", 1]},
-                                "holder": {"$literal": holder.document()},
-                                "started_at": {"$ifNull": ["$started_at", "$$NOW"]},
-                                **lease_until(LEASE_S),
-                            }
-                        }
-                    ],
+                    _claimed_by(holder),
                     return_document=ReturnDocument.AFTER,
                 )
             if claimed is not None:
@@ -280,6 +273,62 @@ class Jobs:
 def lease_until(seconds: float) -> Document:
     """The fields of a pipeline update that hold a job for so many seconds of server time."""
     return {"expires_ms": {"$add": [_NOW_MS, int(seconds * 1000)]}, "heartbeat_at": "$$NOW"}
+
+
+def _new(kind: str, collection: str | None, params: Mapping[str, Any]) -> Document:
+    return {
+        "_id": new_job_id(),
+        "kind": kind,
+        "collection": collection,
+        "params": dict(params),
+        "state": "queued",
+        "done": 0,
+        "total": None,
+        "faces": 0,
+        "skipped": 0,
+        "failed": 0,
+        "attempts": 0,
+        "epoch": 0,
+        "expires_ms": 0,
+        "created_at": documents.utc(dt.datetime.now(dt.UTC)),
+        "cancelling": False,
+    }
+
+
+def _claimed_by(holder: Holder) -> list[Document]:
+    """The pipeline update that gives a job to `holder`."""
+    return [
+        {
+            "$set": {
+                "state": "running",
+                "epoch": {"$add": ["$epoch", 1]},
+                "attempts": {"$add": ["$attempts", 1]},
+                "holder": {"$literal": holder.document()},
+                "started_at": {"$ifNull": ["$started_at", "$$NOW"]},
+                **lease_until(LEASE_S),
+            }
+        }
+    ]
+
+
+def _new(kind: str, collection: str | None, params: Mapping[str, Any]) -> Document:
+    return {
+        "_id": new_job_id(),
+        "kind": kind,
+        "collection": collection,
+        "params": dict(params),
+        "state": "queued",
+        "done": 0,
+        "total": None,
+        "faces": 0,
+        "skipped": 0,
+        "failed": 0,
+        "attempts": 0,
+        "epoch": 0,
+        "expires_ms": 0,
+        "created_at": documents.utc(dt.datetime.now(dt.UTC)),
+        "cancelling": False,
+    }
 
 
 def new_job_id() -> str:

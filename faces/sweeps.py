@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
 from typing import Any
 
 from pymongo import DeleteOne, UpdateOne
@@ -21,25 +20,12 @@ from faces.database import (
     Document,
     translate,
 )
-from faces.erase import erase
 from faces.errors import NotFound
-from faces.job_run import Handler, JobRun
+from faces.job_run import JobRun
 from faces.store_subjects import CHUNK
 
 PAUSE_S = 0.02
 """Between two bulks, so that requests get their turn."""
-
-
-def handlers() -> Mapping[str, Handler]:
-    """The handlers of the jobs that the store itself enqueues, by kind."""
-    return {
-        "erase": erase,
-        "delete_collection": delete_collection,
-        "delete_subject": delete_subject,
-        "redeclare": redeclare,
-        "assign": assign,
-        "unassign": unassign,
-    }
 
 
 def delete_collection(run: JobRun) -> dict[str, Any]:
