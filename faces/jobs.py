@@ -311,26 +311,6 @@ def _claimed_by(holder: Holder) -> list[Document]:
     ]
 
 
-def _new(kind: str, collection: str | None, params: Mapping[str, Any]) -> Document:
-    return {
-        "_id": new_job_id(),
-        "kind": kind,
-        "collection": collection,
-        "params": dict(params),
-        "state": "queued",
-        "done": 0,
-        "total": None,
-        "faces": 0,
-        "skipped": 0,
-        "failed": 0,
-        "attempts": 0,
-        "epoch": 0,
-        "expires_ms": 0,
-        "created_at": documents.utc(dt.datetime.now(dt.UTC)),
-        "cancelling": False,
-    }
-
-
 def new_job_id() -> str:
     """An id that sorts by creation time."""
     return f"{time.time_ns() // 1_000_000:012x}{secrets.token_hex(6)}"
