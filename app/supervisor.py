@@ -168,14 +168,17 @@ class Supervisor:
             if child is not step and (status := child.process.poll()) is not None:
                 raise ChildEnded(f"{child.name} {how(status)}.")
 
-    def stop(self) -> list[str]:
-        """Ends all children, the highest level first; the names of those that had to be killed."""
+    def stop(self, *, at_most: float = float("inf")) -> list[str]:
+        """Ends all children, the highest level first; the names of those that had to be killed.
+
+        A level gets its longest grace, but no more than `at_most` seconds.
+        """
         killed = []
         for level in sorted({child.level for child in self._children}, reverse=True):
             peers = [child for child in self._children if child.level == level]
             # Only who is still there when asked can fail to listen.
             running = [child for child in peers if child.process.poll() is None]
-            grace = max(child.grace for child in peers)
+            grace = min(at_most, max(child.grace for child in peers))
             if not processes.stop([child.process for child in peers], grace=grace):
                 killed += [c.name for c in running if c.process.returncode == -signal.SIGKILL]
             for child in peers:

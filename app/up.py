@@ -28,6 +28,7 @@ WEB_DRAIN = 5  # seconds that requests in flight get
 SERVICE_GRACE = 6.0  # web and worker together; with the next it stays below ten seconds
 ATLAS_GRACE = 3.0
 LEASE_HELD = 3  # exit status of `indexer once`
+FAULT_PATIENCE = 2.0  # what the others wait for may be what just died
 PORT_PATIENCE = 3.0  # a run that was killed a moment ago may still be letting go of it
 
 
@@ -83,6 +84,7 @@ def main(argv: list[str]) -> int:
         processes.die_with_parent(signal.SIGTERM)
     supervisor = Supervisor()
     supervisor.listen()
+    patience = float("inf")
     try:
         settings = load()
         serve(supervisor, settings, commands(settings))
@@ -92,10 +94,11 @@ def main(argv: list[str]) -> int:
     except ChildEnded as ended:
         say(f"{ended.detail} Stopping the rest; nothing is lost, start again.", error=True)
         status = 1
+        patience = FAULT_PATIENCE
     except LikenessError as error:
         say(error.detail, error=True)
         status = 1
-    killed = supervisor.stop()
+    killed = supervisor.stop(at_most=patience)
     supervisor.close()
     if killed:
         say(f"Had to kill what did not stop in time: {', '.join(killed)}.", error=True)
