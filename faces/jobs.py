@@ -27,7 +27,6 @@ MAX_ERROR = 500
 UNSTOPPABLE = ("erase", "delete_collection", "delete_subject")
 """What hides objects at once has to finish; it cannot be cancelled."""
 
-_FAR_MS = 2**53
 _NOW_MS: Document = {"$toLong": "$$NOW"}
 _LIVE: Document = {"$gt": [{"$ifNull": ["$expires_ms", 0]}, _NOW_MS]}
 
@@ -62,18 +61,17 @@ class Jobs:
     ) -> Document:
         """A new job that `holder` works on already: for a command that is its own worker."""
         document = _new(kind, collection, params)
-        job_id = document["_id"]
+        job_id = document.pop("_id")
+        born = {"$set": {name: {"$literal": value} for name, value in document.items()}}
         with translate():
-            # Nobody claims a running job whose time is not up: it is born held.
-            born = {"state": "running", "holder": holder.document(), "expires_ms": _FAR_MS}
-            self._db[JOBS].insert_one(document | born)
             claimed = self._db[JOBS].find_one_and_update(
-                {"_id": job_id, "epoch": 0},
-                _claimed_by(holder),
+                {"_id": job_id},
+                [born, *_claimed_by(holder)],
+                upsert=True,
                 return_document=ReturnDocument.AFTER,
             )
         if claimed is None:
-            raise Conflict("Another process took the job over in the moment of its making.")
+            raise Conflict("The job could not be made: try again.")
         return claimed
 
     def get(self, job_id: str, collections: Collection[str] | None = None) -> Job:
