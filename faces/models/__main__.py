@@ -25,6 +25,11 @@ def _parser() -> argparse.ArgumentParser:
     fetch = commands.add_parser("fetch", help="get, verify and convert models; does nothing twice")
     fetch.add_argument("key", nargs="*", help="models; default: what FACE_MODEL and MODELS say")
     fetch.add_argument("--samples", action="store_true", help="also the sample photos")
+    fetch.add_argument(
+        "--discard-sources",
+        action="store_true",
+        help="afterwards keep only what serving needs (for a slug or an image)",
+    )
     commands.add_parser("list", help="what is known of each model, and whether it is here")
     verify = commands.add_parser("verify", help="hash the files and compare")
     verify.add_argument("key", nargs="*", help="models; default: every one that is here")
@@ -40,12 +45,14 @@ def wanted_keys(settings: Settings) -> tuple[list[str], bool]:
     return list(dict.fromkeys([chosen, *asked])), False
 
 
-def _fetch(settings: Settings, keys: Sequence[str], *, with_samples: bool) -> int:
+def _fetch(settings: Settings, keys: Sequence[str], *, with_samples: bool, discard: bool) -> int:
     chosen, automatic = (list(keys), False) if keys else wanted_keys(settings)
     run = Fetch(places(settings), Terminal(), os.environ)
     made = run.run(chosen, with_samples=with_samples)
     if automatic:
         files.record_choice(settings.models_path, chosen[0])
+    if discard:
+        run.discard(chosen)
     names = ", ".join(chosen)
     print(f"{names}: in place" if made else f"{names}: already in place, nothing to do")
     return 0
@@ -108,7 +115,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         settings = load()
         if options.command == "fetch":
-            return _fetch(settings, options.key, with_samples=options.samples)
+            return _fetch(
+                settings,
+                options.key,
+                with_samples=options.samples,
+                discard=options.discard_sources,
+            )
         if options.command == "verify":
             return _verify(settings, options.key)
         return _list(settings)

@@ -266,11 +266,11 @@ CARDS: Mapping[str, ModelCard] = MappingProxyType(
 )
 
 
-def card(key: str) -> ModelCard:
+def card(key: str, cards: Mapping[str, ModelCard] = CARDS) -> ModelCard:
     """The card of a model; raises ConfigError that lists the keys there are."""
     try:
-        return CARDS[key]
+        return cards[key]
     except KeyError:
         raise ConfigError(
-            f"There is no model of that key. The models are {', '.join(CARDS)}."
+            f"There is no model of that key. The models are {', '.join(cards)}."
         ) from None

@@ -89,7 +89,7 @@ def _http_chunks(http: httpx2.Client, url: str) -> Iterator[bytes]:
             with http.stream("GET", url, headers=headers) as answer:
                 if answer.status_code != (206 if done else 200):
                     raise SourceUnavailable(f"The source answered {answer.status_code}.")
-                for chunk in answer.iter_raw(CHUNK):
+                for chunk in answer.iter_raw():
                     done += len(chunk)
                     yield chunk
                 return

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import shutil
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -48,8 +49,17 @@ class Places:
 class Fetch:
     """One run of fetching. Opens a connection or asks for an index only when one is needed."""
 
-    def __init__(self, places: Places, progress: Progress, environ: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        places: Places,
+        progress: Progress,
+        environ: Mapping[str, str],
+        *,
+        cards: Mapping[str, ModelCard] = CARDS,
+        detector: DetectorCard = DETECTOR,
+    ) -> None:
         self._places, self._progress, self._environ = places, progress, environ
+        self._cards, self._detector = cards, detector
         self._indexes: Indexes | None = None
         self._http: httpx2.Client | None = None
 
@@ -59,9 +69,9 @@ class Fetch:
 
         Raises ModelFileError, ConfigError for an unknown key.
         """
-        wanted: list[ModelCard | DetectorCard] = [DETECTOR]
+        wanted: list[ModelCard | DetectorCard] = [self._detector]
         for key in keys:
-            self._add(card(key), wanted)
+            self._add(card(key, self._cards), wanted)
         with locked(self._places.models), contextlib.ExitStack() as stack:
             stack.callback(self.close)
             wrong = [made for made in wanted if files.problem(self._places.models, made)]
@@ -69,10 +79,23 @@ class Fetch:
             if not wrong and not photos:
                 return []
             clear_partial(self._places)
+            # Once more at the end: a signal can come between a file's making and its clean-up.
+            stack.callback(clear_partial, self._places)
             self._get([d for made in wrong if (d := made.download)], photos=photos)
             for made in wrong:
                 make(self._places.models, made, self._progress)
             return [made.file for made in wrong] + (["samples"] if photos else [])
+
+    def discard(self, keys: Sequence[str]) -> None:
+        """Removes what is not needed to serve these models: files as published, other models'."""
+        serving = {card(key, self._cards).file for key in keys} | {self._detector.file}
+        with locked(self._places.models):
+            shutil.rmtree(self._places.models / "sources", ignore_errors=True)
+            for model in self._cards.values():
+                path = self._places.models / model.file
+                if model.file not in serving:
+                    path.unlink(missing_ok=True)
+                    files.record_path(path).unlink(missing_ok=True)
 
     def close(self) -> None:
         """Closes the connection, if one was opened."""
@@ -83,7 +106,7 @@ class Fetch:
     def _add(self, model: ModelCard, wanted: list[ModelCard | DetectorCard]) -> None:
         """Appends a model after what it is made from, each once, unless it is right already."""
         if model.base and files.problem(self._places.models, model):
-            self._add(card(model.base), wanted)
+            self._add(card(model.base, self._cards), wanted)
         if model not in wanted:
             wanted.append(model)
 
@@ -222,18 +245,15 @@ def answers(url: str, timeout_s: float = ANSWER_S) -> bool:
     return bool(answered) and answered[0]
 
 
-def decide(models_dir: Path) -> str:
+def decide(models_dir: Path, cards: Mapping[str, ModelCard] = CARDS) -> str:
     """What `auto` means here: the recorded choice, else by whether the first choice's source
     answers. Does not record it: that is done once the model is in place."""
     recorded = files.recorded_choice(models_dir)
     if recorded is not None:
         return recorded
-    first = CARDS[AUTO_FIRST]
+    first = cards[AUTO_FIRST]
     if files.problem(models_dir, first) is None:
         return first.key
-    urls = (
-        [s.url for s in first.download.sources if not isinstance(s, RegistrySource)]
-        if first.download
-        else []
-    )
+    sources = first.download.sources if first.download else ()
+    urls = [source.url for source in sources if not isinstance(source, RegistrySource)]
     return AUTO_FIRST if any(answers(url) for url in urls) else AUTO_ELSE

@@ -52,7 +52,9 @@ def _run(models_dir: Path, made: ModelCard | DetectorCard, part: Path) -> None:
         if made.recipe == "keras" and made.download is not None:
             from faces.models.convert import convert
 
-            dimensions = convert(source_path(models_dir, made.download.name), part)
+            size = made.input_size if isinstance(made, ModelCard) else 0
+            source = source_path(models_dir, made.download.name)
+            dimensions = convert(source, part, size=size)
             if isinstance(made, ModelCard) and dimensions != made.dimensions:
                 raise ModelFileError(
                     f"The file of {made.key} gives {dimensions} dimensions, not {made.dimensions}."

@@ -134,13 +134,22 @@ def locate(source: RegistrySource, indexes: Indexes, fetch: Fetch) -> str:
             continue
         for filename, url in _entries(body, media_type):
             if _canonical(filename) == _canonical(source.filename):
-                return urllib.parse.urljoin(base, url)
+                return _with_credentials(urllib.parse.urljoin(base, url), page)
     asked = len(pages) + len(indexes.links)
     raise SourceUnavailable(
         f"{source.filename} was not found: {asked} package index(es) asked, {silent} of them did"
         " not answer or do not have the project. Set PIP_INDEX_URL to an index that has"
         f" {source.package} {source.version}."
     )
+
+
+def _with_credentials(url: str, index: str) -> str:
+    """`url` with the index's user and password where it is on the same host and has none."""
+    file, page = urllib.parse.urlsplit(url), urllib.parse.urlsplit(index)
+    user, separator, host = page.netloc.rpartition("@")
+    if separator and file.scheme == page.scheme and file.netloc == host:
+        return file._replace(netloc=f"{user}@{host}").geturl()
+    return url
 
 
 def _page(url: str, fetch: Fetch) -> tuple[bytes, str, str]:
