@@ -14,6 +14,7 @@ from typing import Any
 from pymongo import DeleteOne, UpdateOne
 
 from faces import documents, identity
+from faces.canary import COLLECTION as CANARIES
 from faces.database import BULK, FACES, MEDIA, SUBJECTS, TOMBSTONES, Db, Document, translate
 from faces.models.cards import CARDS
 from faces.records import API_SOURCE, ActiveModel
@@ -56,7 +57,8 @@ class Audit:
     def __init__(self, db: Db, active: ActiveModel, *, collection: str | None, fix: bool) -> None:
         self._db = db
         self._active = active
-        self._scope: Document = {} if collection is None else {"collection": collection}
+        canary: Document = {"$ne": CANARIES}
+        self._scope: Document = {"collection": canary if collection is None else collection}
         self._fix = fix
         self.findings = {name: Finding() for name in NAMES}
 
@@ -263,6 +265,18 @@ class Audit:
                 ],
                 ordered=False,
             )
+
+
+def states(db: Db, source: str, collection: str) -> dict[str, int]:
+    """How many items of a source are in each state."""
+    with translate():
+        rows = db[MEDIA].aggregate(
+            [
+                {"$match": {"source": source, "collection": collection}},
+                {"$group": {"_id": "$state", "count": {"$sum": 1}}},
+            ]
+        )
+        return {row["_id"]: row["count"] for row in rows}
 
 
 def _vectors_fit(face: Document) -> bool:

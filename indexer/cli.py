@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import os
+import re
 import signal
 import sys
 import threading
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -24,6 +25,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except LikenessError as error:
         print(f"indexer: {error.detail}", file=sys.stderr)
         return 1
+    except BrokenPipeError:
+        # Whoever read our output has seen enough (`| head`).
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -41,9 +46,21 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="delete what is gone even when it is a large part of the source",
     )
+    once.add_argument(
+        "--deadline",
+        type=_seconds,
+        metavar="TIME",
+        help="stop after this time (90s, 50m, 2h); the next run goes on",
+    )
     once.set_defaults(command=_once)
     run = commands.add_parser("run", help="keep the schedule and run jobs until stopped")
     run.set_defaults(command=_run)
+    status = commands.add_parser("status", help="the source, the lease, the jobs, the failures")
+    status.set_defaults(command=_status)
+    audit = commands.add_parser("audit", help="look for contradictions in what is stored")
+    audit.add_argument("--collection", help="only this collection")
+    audit.add_argument("--fix", action="store_true", help="mend what is found")
+    audit.set_defaults(command=_audit, folder=None, source_name=None)
     work = commands.add_parser("work", help="run the waiting jobs of one lane (started by run)")
     work.add_argument("--lane", choices=("long", "short"), required=True)
     work.set_defaults(command=_work)
@@ -67,10 +84,7 @@ def _work(arguments: argparse.Namespace) -> int:
 
 
 def _once(arguments: argparse.Namespace) -> int:
-    from faces.database import connect, database
-    from faces.store import Store
-    from indexer.progress import Console, summary
-    from indexer.run import LeaseHeld, open_run
+    from indexer.once import Once, Said
 
     settings = _settings(arguments)
     stopping = threading.Event()
@@ -82,34 +96,41 @@ def _once(arguments: argparse.Namespace) -> int:
 
     for signum in (signal.SIGTERM, signal.SIGINT):
         signal.signal(signum, stop)
-    console = Console(sys.stderr)
-    client = connect(settings, "worker")
-    began = time.monotonic()
-    try:
-        store = Store(database(client, settings))
-        with open_run(store, settings, stopping=stopping, role="once") as opened:
-            outcome = opened.reconcile(report=console, allow_deletes=arguments.allow_deletes)
-    except LeaseHeld as held:
-        print(f"indexer: {held.detail}", file=sys.stderr)
-        return EXIT_LEASE
-    finally:
-        console.clear()
-        client.close()
-    seconds = time.monotonic() - began
-    print(
-        summary(outcome.tally, seconds, name=opened.name, collection=opened.collection), flush=True
+    said: Said | None = Once(settings, stopping, sys.stderr).run(
+        allow_deletes=arguments.allow_deletes, deadline_s=arguments.deadline
     )
-    if outcome.held_back:
-        print(
-            f"indexer: {outcome.held_back} items are gone from the source, more than"
-            f" INDEX_MAX_DELETE_RATIO ({settings.index_max_delete_ratio:g}) allows, so none was"
-            " deleted. If that is right, run `python -m indexer once --allow-deletes`.",
-            file=sys.stderr,
-        )
-    if not outcome.complete:
-        print("indexer: stopped before the end; the next run goes on.", file=sys.stderr)
-        return 128 + caught[0] if caught else 0
+    if said is None:
+        print("indexer: another process is indexing this source; nothing to do.", file=sys.stderr)
+        return EXIT_LEASE
+    print(said.summary, flush=True)
+    for warning in said.warnings:
+        print(f"indexer: {warning}", file=sys.stderr)
+    return 128 + caught[0] if caught else 0
+
+
+def _status(arguments: argparse.Namespace) -> int:
+    from indexer.status import lines
+
+    for line in lines(load()):
+        print(line)
     return 0
+
+
+def _audit(arguments: argparse.Namespace) -> int:
+    from indexer.once import audit
+
+    settings = _settings(arguments)
+    for line in audit(settings, arguments.collection, fix=arguments.fix, stream=sys.stderr):
+        print(line)
+    return 0
+
+
+def _seconds(text: str) -> float:
+    """Seconds of `90`, `90s`, `50m` or `2h`."""
+    found = re.fullmatch(r"(\d+)([smh]?)", text)
+    if not found or not int(found[1]):
+        raise argparse.ArgumentTypeError("must read like 90s, 50m or 2h")
+    return float(found[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[found[2]]
 
 
 def _settings(arguments: argparse.Namespace) -> Settings:

@@ -34,7 +34,6 @@ def backfill(run: JobRun, settings: Settings) -> Mapping[str, Any]:
     _check_collection(run, settings)
     dry = bool(run.params.get("dry_run"))
     with _halting(run) as halt, _opened(run, settings, halt) as opened:
-        run.state["source"] = opened.name
         report = JobReport(run, halt)
         tally = Tally(**run.state.get("tally", {}))
         outcome = opened.reconcile(
@@ -46,12 +45,7 @@ def backfill(run: JobRun, settings: Settings) -> Mapping[str, Any]:
         )
         report.raise_ended()
         run.check()
-        return {
-            "source": opened.name,
-            "dry_run": dry,
-            **outcome.tally.counts(),
-            "held_back": outcome.held_back,
-        }
+        return {"source": opened.name, "dry_run": dry, **outcome.result()}
 
 
 def sync(run: JobRun, settings: Settings) -> Mapping[str, Any]:
@@ -93,6 +87,7 @@ class JobReport:
     """Passes a run's progress on to its job; the job's end (cancelled, lost) stops the run."""
 
     def __init__(self, run: JobRun, halt: threading.Event) -> None:
+        """`halt` is set when the job ends before its run does."""
         self._run = run
         self._halt = halt
         self._ended: BaseException | None = None
@@ -157,6 +152,8 @@ def _halting(run: JobRun) -> Iterator[threading.Event]:
 def _opened(run: JobRun, settings: Settings, halt: threading.Event) -> Iterator[Run]:
     try:
         with open_run(run.store, settings, stopping=halt, role="worker") as opened:
+            if run.params.get("source") not in (None, opened.name):
+                raise ConfigError("This job is for a source that this worker does not have.")
             yield opened
     except LeaseHeld:
         # The other run does the same work; this job looks again when it is over.

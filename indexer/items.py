@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime as dt
 import hashlib
 import threading
@@ -208,6 +209,9 @@ class Items:
         failure = classify(error, before + 1)
         if failure is None:
             raise error
+        if failure.reason == "url_not_allowed":
+            # Refused by our own settings, at no cost: every run looks whether they changed.
+            stamp = dataclasses.replace(stamp, pipeline="")
         if failure.reason == "not_found" and failure.permanent and known is not None:
             # Looked for three times within more than a day: its faces go, the note stays.
             faces = self._delete_quietly(known.media_id)

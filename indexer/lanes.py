@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import signal
 import subprocess
 import sys
@@ -35,6 +36,7 @@ class Lanes:
     ) -> None:
         self._lanes = lanes
         self._clock = clock
+        self._starter = processes.Starter()
         self._log = structlog.get_logger("likeness.worker")
 
     def tend(self, claimable: Callable[[Sequence[str]], bool]) -> None:
@@ -55,10 +57,13 @@ class Lanes:
                     lane.not_before = self._clock() + lane.pause_s
                     self._log.warning("batch_ended_badly", lane=lane.name, status=status)
             if self._clock() >= lane.not_before and claimable(lane.kinds):
-                lane.child = processes.start(
-                    [sys.executable, "-m", "indexer", "work", "--lane", lane.name],
-                    on_parent_death=signal.SIGTERM,
-                )
+                lane.child = self._starter.start(functools.partial(self._child, lane.name))
+
+    def _child(self, name: str) -> subprocess.Popen[bytes]:
+        return processes.start(
+            [sys.executable, "-m", "indexer", "work", "--lane", name],
+            on_parent_death=signal.SIGTERM,
+        )
 
     def stop(self, grace: float) -> bool:
         """Whether all children ended by themselves within `grace` seconds of being asked."""

@@ -39,6 +39,14 @@ class Outcome:
     complete: bool
     held_back: int = 0
 
+    def result(self) -> dict[str, int | bool]:
+        """As a job's result."""
+        return {
+            **self.tally.counts(),
+            "complete": self.complete,
+            "held_back": self.held_back,
+        }
+
 
 class Worker(Protocol):
     """What carries tasks out: `Items`, or `DryItems`, which only says what would be done."""
@@ -238,5 +246,5 @@ def _refused() -> SourcePaused:
 
 def server_clock(read: Callable[[], dt.datetime]) -> Callable[[], dt.datetime]:
     """A clock that shows the database server's time, read once and carried on from there."""
-    base, at = read().replace(tzinfo=dt.UTC), time.monotonic()
+    base, at = read(), time.monotonic()
     return lambda: base + dt.timedelta(seconds=time.monotonic() - at)

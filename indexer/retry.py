@@ -49,9 +49,6 @@ def classify(
         return Failure(reason, detail, True)
     if reason == "not_found":
         return Failure(reason, detail, False, _NOT_FOUND_PAUSE)
-    if reason == "url_not_allowed":
-        # Refused by our own settings at no cost; the next run may have other settings.
-        return Failure(reason, detail, False, 0.0)
     delay = min(_CAP, MINUTE * 2.0 ** min(attempts - 1, 12))
     return Failure(reason, detail, False, max(at_least, delay * (0.5 + jitter() / 2)))
 
@@ -63,7 +60,7 @@ def _class_of(error: Exception) -> tuple[str | None, str, bool, float]:
         case Unreadable():
             return error.reason, error.detail, error.permanent, error.retry_after or 0.0
         case UrlNotAllowed():
-            return "url_not_allowed", error.detail, False, 0.0
+            return "url_not_allowed", error.detail, True, 0.0
         case FetchFailed(reason="status", status=404 | 410):
             return "not_found", error.detail, False, 0.0
         case FetchFailed(reason="too_large"):

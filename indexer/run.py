@@ -141,7 +141,7 @@ def open_run(
                 pipeline,
                 name=name,
                 fence=lease.fence,
-                now=server_clock(lambda: store.db.command("hello")["localTime"]),
+                now=server_clock(store.now),
                 stopping=stopping,
             )
         if lost.is_set():

@@ -6,7 +6,7 @@ import datetime as dt
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import structlog
 
@@ -44,32 +44,45 @@ class Worker:
         self._away = False
 
     def run(self) -> None:
-        """Returns after a stop, with its children ended."""
+        """Returns after a stop, with its children ended, whatever the database does."""
         scheduler = schedule.scheduler()
         if self._source is not None:
             scheduler.add_job(lambda: self._guard(self._due_now), self._trigger)
         scheduler.start()
         self._log.info("worker_started", source=self._source)
-        rounds = [
-            _Round(BEAT_S, self._beat),
-            _Round(RETRY_LOOK_S, self._retries),
-        ]
+        thread = threading.Thread(target=self._tend, name="tend", daemon=True)
+        thread.start()
+        self._stopping.wait()
+        scheduler.shutdown(wait=False)
+        thread.join(0.5)
+        if not self._lanes.stop(GRACE_S):
+            self._log.warning("batch_killed")
+        leaving = threading.Thread(target=self._leave, name="leave", daemon=True)
+        leaving.start()
+        leaving.join(0.5)
+        self._log.info("worker_stopped")
+
+    def _tend(self) -> None:
+        """The worker's rounds, until it is asked to stop."""
+        rounds = [_Round(BEAT_S, self._beat), _Round(RETRY_LOOK_S, self._retries)]
         caught_up = self._source is None
-        try:
-            while not self._stopping.is_set():
-                if not caught_up:
-                    caught_up = self._guard(self._catch_up)
-                for each in rounds:
-                    if each.due():
-                        self._guard(each.act)
-                self._guard(lambda: self._lanes.tend(self._store.jobs.claimable))
-                self._stopping.wait(LOOK_S)
-        finally:
-            scheduler.shutdown(wait=False)
-            if not self._lanes.stop(GRACE_S):
-                self._log.warning("batch_killed")
-            self._guard(lambda: self._store.presence.leave(self._holder))
-            self._log.info("worker_stopped")
+        while not self._stopping.is_set():
+            if not caught_up:
+                caught_up = self._guard(self._catch_up)
+            for each in rounds:
+                if each.due():
+                    self._guard(each.act)
+            self._guard(self._look)
+            self._stopping.wait(LOOK_S)
+
+    def _look(self) -> None:
+        def claimable(kinds: Sequence[str]) -> bool:
+            return not self._stopping.is_set() and self._store.jobs.claimable(kinds)
+
+        self._lanes.tend(claimable)
+
+    def _leave(self) -> None:
+        self._guard(lambda: self._store.presence.leave(self._holder))
 
     def _beat(self) -> None:
         models = [k for k in CARDS if encoder_path(self._settings.models_path, k).exists()]
@@ -146,10 +159,8 @@ def run(settings: Settings) -> int:
     for signum in (signal.SIGTERM, signal.SIGINT):
         signal.signal(signum, lambda *_: stopping.set())
     client = connect(settings, "worker")
-    try:
-        Worker(settings, Store(database(client, settings)), stopping).run()
-    finally:
-        client.close()
+    Worker(settings, Store(database(client, settings)), stopping).run()
+    client.close()
     return 0
 
 
