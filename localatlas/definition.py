@@ -71,6 +71,10 @@ class Definition:
         """The paths of the filter fields, in the order of the definition."""
         return tuple(field.path for field in self.fields if isinstance(field, FilterField))
 
+    def is_nested(self, path: str) -> bool:
+        """Whether `path` lies under the nested root."""
+        return self.nested_root is not None and path.startswith(self.nested_root + ".")
+
     def equivalent(self, other: Definition) -> bool:
         """Whether creating `other` beside this one is "the same index again".
 
@@ -106,7 +110,7 @@ def parse_definition(definition: Mapping[str, Any], *, where: str) -> Definition
     except MalformedError as error:
         raise failure(UNKNOWN_ERROR if where else COMMAND_FAILED, str(error)) from error
     if parsed.nested_root is not None:
-        _check_nested_root(parsed.nested_root, parsed)
+        _check_nested_root(parsed)
     return parsed
 
 
@@ -195,10 +199,12 @@ def _stored_source(reader: Reader) -> StoredSource | None:
     return StoredSource(given[0] == "include", tuple(paths))
 
 
-def _check_nested_root(root: str, definition: Definition) -> None:
-    if not any(field.path.startswith(root + ".") for field in definition.fields):
-        raise failure(COMMAND_FAILED, f"nestedRoot '{root}' does not match any vector field path")
-    raise unsupported("nestedRoot, the search of vectors in arrays of sub-documents,")
+def _check_nested_root(definition: Definition) -> None:
+    if not any(definition.is_nested(field.path) for field in definition.fields):
+        raise failure(
+            COMMAND_FAILED,
+            f'nestedRoot "{definition.nested_root}" does not match any vector field path',
+        )
 
 
 def _document(field: VectorField | FilterField) -> dict[str, Any]:

@@ -12,108 +12,96 @@ Contract
 - `save(path, about)` and `load(path, definition)` keep the index in a compact file beside the
   caller's own `about` document (resume token and what else it wants to find again).
 - Any thread may call anything: writers exclude each other, a search holds the lock only while it
-  takes its snapshot and evaluates the filter (about a millisecond), not while it computes.
+  takes its view and evaluates the filter (about a millisecond), not while it computes.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from bson import encode
 from numpy.typing import NDArray
 
-from localatlas.bsonvectors import Vector, document_vector
-from localatlas.columns import Column, Growing, Mask, evaluate
-from localatlas.definition import Definition
+from localatlas.bsonvectors import Vector
+from localatlas.columns import Mask, reach
+from localatlas.definition import Definition, VectorField
 from localatlas.errors import QueryError, unsupported
 from localatlas.filters import Expression, needed_paths
 from localatlas.stage import VectorQuery
-from localatlas.vectorfile import Contents, read_vector_file, write_vector_file
-from localatlas.vectors import Snapshot, VectorSet
+from localatlas.table import Table, View, id_key
+from localatlas.vectorfile import read_vector_file, write_vector_file
 
-# Rows of deleted documents that are carried along before the arrays are rewritten without them.
-SPARE_ROWS = 1024
-SPARE_SHARE = 0.2
+Hit = tuple[Any, float]
+Part = tuple[Mapping[str, Any], list[tuple[VectorField, Vector]]]
 
 
 class VectorIndex:
-    """The vectors and filter values of one index, by row; a written document takes a new row."""
+    """The documents of one index.
+
+    Where the definition has a nested root, every sub-document there has a row in a table of its
+    own, searched in place of the documents and joined to them afterwards.
+    """
 
     def __init__(self, definition: Definition) -> None:
         self.definition = definition
         self._lock = threading.RLock()
-        self._rows: dict[object, int] = {}
-        self._ids: list[Any] = []
-        self._alive = Growing(np.bool_)
-        self._sets: dict[tuple[str, str], VectorSet] = {}
-        self._columns = {path: Column(path) for path in definition.filters}
+        fields, filters = definition.vectors, definition.filters
+        self._documents = Table(
+            [field for field in fields if not definition.is_nested(field.path)],
+            [path for path in filters if not definition.is_nested(path)],
+        )
+        self._parts: Table | None = None
+        if definition.nested_root is not None:
+            self._parts = Table(
+                [field for field in fields if definition.is_nested(field.path)],
+                [path for path in filters if definition.is_nested(path)],
+            )
 
     def __len__(self) -> int:
-        return len(self._rows)
+        return len(self._documents)
 
     def __contains__(self, _id: object) -> bool:
-        return id_key(_id) in self._rows
+        return _id in self._documents
 
     def put(self, document: Mapping[str, Any]) -> None:
         """Index `document` in place of what was there for its `_id`."""
-        vectors = [
-            (field, vector)
-            for field in self.definition.vectors
-            if (vector := document_vector(document, field)) is not None
-        ]
+        _id = document["_id"]
+        vectors = self._documents.vectors(document)
+        parts = self._vectors_of_parts(document)
         with self._lock:
-            self.remove(document["_id"])
-            if not vectors:
-                return
-            row = len(self._ids)
-            for field, vector in vectors:
-                key = (field.path, vector.kind)
-                if key not in self._sets:
-                    self._sets[key] = VectorSet(vector.kind, field.similarity, field.dimensions)
-                self._sets[key].add(row, vector)
-            for column in self._columns.values():
-                column.add(row, document)
-            self._rows[id_key(document["_id"])] = row
-            self._ids.append(document["_id"])
-            self._alive.append(True)
+            self.remove(_id)
+            if vectors or parts:
+                self._documents.add(_id, document, vectors)
+            if self._parts is not None:
+                for part, found in parts:
+                    self._parts.add(_id, part, found)
 
     def remove(self, _id: object) -> None:
         """Forget the document with this `_id`, if it is here."""
         with self._lock:
-            row = self._rows.pop(id_key(_id), None)
-            if row is None:
-                return
-            self._alive.view()[row] = False
-            self._ids[row] = None
-            if len(self._ids) - len(self) > SPARE_ROWS + SPARE_SHARE * len(self):
-                self._compact()
+            self._documents.remove(_id)
+            if self._parts is not None:
+                self._parts.remove(_id)
 
-    def search(self, query: VectorQuery) -> list[tuple[Any, float]]:
+    def search(self, query: VectorQuery) -> list[Hit]:
         """Return `(_id, score)` of the best documents, or raise CommandError."""
         vector = self.check(query)
+        nested = self._parts if self.definition.is_nested(query.path) else None
         with self._lock:
-            found = self._sets.get((query.path, vector.kind))
-            snapshot = found.snapshot() if found else Snapshot((), "", 0)
-            ids = self._ids
-            wanted = self._wanted(query.filter)
+            view = (nested or self._documents).view(query.path, vector.kind, query.filter)
             parents = None
             if query.parent_filter is not None:
-                parents = evaluate(query.parent_filter, self._columns, len(ids))
-        if parents is not None and query.candidates is None:
-            wanted = parents if wanted is None else wanted & parents
-        # A parent filter thins out the candidates of an approximate search, it does not choose
-        # them.
-        count = query.candidates if parents is not None and query.candidates else query.limit
-        rows, scores = snapshot.best(vector, wanted, count)
-        if parents is not None and query.candidates is not None:
-            kept = parents[rows]
-            rows, scores = rows[kept], scores[kept]
-        pairs = zip(rows[: query.limit].tolist(), scores[: query.limit].tolist(), strict=True)
-        return [(ids[row], score) for row, score in pairs]
+                parents = self._documents.matching(query.parent_filter)
+            ids = self._documents.ids
+        if nested is None:
+            return _flat(query, vector, view, parents)
+        kept = None
+        if parents is not None:
+            kept = {id_key(ids[row]) for row in np.flatnonzero(parents).tolist()}
+        return _joined(query, vector, view, kept)
 
     def check(self, query: VectorQuery) -> Vector:
         """Return the query's vector if the index can answer the query, or raise CommandError."""
@@ -123,7 +111,7 @@ class VectorIndex:
             raise unsupported("returnStoredSource")
         if query.vector is None:
             raise QueryError("queryVector must be present")
-        if query.nested:
+        if query.score_mode is not None and not self.definition.is_nested(query.path):
             raise QueryError(
                 '"nestedOptions" requires a vector path within the index\'s nested root, but '
                 f"'{query.path}' is outside it. Specify a path under the index's \"nestedRoot\" "
@@ -157,13 +145,9 @@ class VectorIndex:
     def save(self, path: Path, about: Mapping[str, Any]) -> None:
         """Write the index to `path`, whole or not at all, with the caller's `about` document."""
         with self._lock:
-            if len(self._ids) > len(self):
-                self._compact()
-            contents = Contents(
-                list(self._ids),
-                {key: found.snapshot().blocks for key, found in self._sets.items()},
-                {path: column.freeze() for path, column in self._columns.items()},
-            )
+            contents = {"documents": self._documents.freeze()}
+            if self._parts is not None:
+                contents["parts"] = self._parts.freeze()
         write_vector_file(path, self.definition.normalised(), about, contents)
 
     @classmethod
@@ -175,45 +159,83 @@ class VectorIndex:
         """
         about, contents = read_vector_file(path, definition.normalised())
         index = cls(definition)
-        index._ids = contents.ids
-        index._rows = {id_key(_id): row for row, _id in enumerate(contents.ids)}
-        index._alive = Growing(np.bool_, np.ones(len(contents.ids), np.bool_))
-        for (field_path, kind), blocks in contents.blocks.items():
-            field = definition.vector(field_path)
-            assert field is not None  # noqa: S101 - the definition was compared
-            index._sets[field_path, kind] = VectorSet(kind, field.similarity, field.dimensions)
-            for block in blocks:
-                index._sets[field_path, kind].extend(block)
-        for column_path, frozen in contents.columns.items():
-            index._columns[column_path] = Column.thaw(column_path, frozen)
+        index._documents.thaw(contents["documents"])
+        if index._parts is not None:
+            index._parts.thaw(contents["parts"])
         return index, about
 
-    def _wanted(self, expression: Expression | None) -> Mask | None:
-        rows = len(self._ids)
-        if expression is None:
-            return self._alive.view().copy() if rows > len(self) else None
-        mask = evaluate(expression, self._columns, rows)
-        return mask & self._alive.view() if rows > len(self) else mask
+    def _vectors_of_parts(self, document: Mapping[str, Any]) -> list[Part]:
+        if self._parts is None or self.definition.nested_root is None:
+            return []
+        parts = nested_parts(document, self.definition.nested_root)
+        found = ((part, self._parts.vectors(part)) for part in parts)
+        return [(part, vectors) for part, vectors in found if vectors]
 
     def _check_paths(self, expression: Expression) -> None:
         for path in needed_paths(expression):
-            if path not in self._columns:
+            if path not in self.definition.filters:
                 raise QueryError(f"Path '{path}' needs to be indexed as filter")
 
-    def _compact(self) -> None:
-        alive = self._alive.view()
-        new_rows: NDArray[np.int32] = np.where(alive, np.cumsum(alive) - 1, -1).astype(np.int32)
-        self._sets = {key: found.compact(new_rows) for key, found in self._sets.items()}
-        self._columns = {path: column.compact(new_rows) for path, column in self._columns.items()}
-        self._ids = [_id for _id, kept in zip(self._ids, alive.tolist(), strict=True) if kept]
-        self._rows = {id_key(_id): row for row, _id in enumerate(self._ids)}
-        self._alive = Growing(np.bool_, np.ones(len(self._ids), np.bool_))
+
+def nested_parts(document: Mapping[str, Any], root: str) -> Iterator[Mapping[str, Any]]:
+    """Yield each sub-document at `root` alone in its place: its paths stay the full ones."""
+    keys = root.split(".")
+    for found in reach(document, keys):
+        for part in _documents_in(found):
+            placed: Mapping[str, Any] = part
+            for key in reversed(keys):
+                placed = {key: placed}
+            yield placed
 
 
-def id_key(_id: Any) -> object:
-    """Return a hashable that is equal for equal `_id`s: 1, 1.0 and a long 1 are one."""
-    if isinstance(_id, str) or type(_id).__name__ == "ObjectId":
-        return _id
-    if isinstance(_id, int | float) and not isinstance(_id, bool) and _id == _id:
-        return int(_id) if isinstance(_id, int) else _id
-    return encode({"": _id})
+def _documents_in(value: object) -> Iterator[Mapping[str, Any]]:
+    if isinstance(value, Mapping):
+        yield value
+    elif isinstance(value, list):
+        for element in value:
+            yield from _documents_in(element)
+
+
+def _flat(query: VectorQuery, vector: Vector, view: View, parents: Mask | None) -> list[Hit]:
+    if parents is None:
+        return _hits(view, *view.best(vector, query.limit))
+    if query.candidates is None:
+        return _hits(view, *view.best(vector, query.limit, parents))
+    # A parent filter thins out the candidates of an approximate search, it does not choose them.
+    rows, scores = view.best(vector, query.candidates)
+    kept = parents[rows]
+    return _hits(view, rows[kept][: query.limit], scores[kept][: query.limit])
+
+
+def _hits(view: View, rows: NDArray[np.int32], scores: NDArray[np.float32]) -> list[Hit]:
+    pairs = zip(rows.tolist(), scores.tolist(), strict=True)
+    return [(view.ids[row], score) for row, score in pairs]
+
+
+def _joined(query: VectorQuery, vector: Vector, view: View, kept: set[object] | None) -> list[Hit]:
+    """Return the documents of the best nested ones: each once, with its best score or the mean.
+
+    The candidates are nested documents, so a few documents may take all of them.
+    """
+    count = len(view.ids) if query.candidates is None else query.candidates
+    rows, _ = view.best(vector, count)
+    found = {id_key(view.ids[row]) for row in rows.tolist()}
+    if kept is not None:
+        found &= kept
+    of_found = np.array([id_key(_id) in found for _id in view.ids], np.bool_)
+    scores: dict[object, list[float]] = {}
+    first: dict[object, int] = {}
+    for row, score in zip(*(each.tolist() for each in _all(view, vector, of_found)), strict=True):
+        key = id_key(view.ids[row])
+        scores.setdefault(key, []).append(score)
+        first[key] = min(first.get(key, row), row)
+    joined = [
+        (-(sum(each) / len(each) if query.score_mode == "avg" else each[0]), first[key])
+        for key, each in scores.items()
+    ]
+    joined.sort()
+    return [(view.ids[row], float(np.float32(-negated))) for negated, row in joined[: query.limit]]
+
+
+def _all(view: View, vector: Vector, rows: Mask) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+    return view.best(vector, max(1, len(view.ids)), rows)

@@ -34,7 +34,7 @@ class VectorQuery:
     """A parsed stage.
 
     `vector` is None when the query is a text to embed, which no index here takes; `candidates`
-    is None for an exact search.
+    is None for an exact search, `score_mode` without nested options.
     """
 
     index: str
@@ -45,7 +45,7 @@ class VectorQuery:
     filter: Expression | None = None
     parent_filter: Expression | None = None
     stored_source: bool = False
-    nested: bool = False
+    score_mode: str | None = None
     traced: bool = False
 
 
@@ -103,13 +103,13 @@ def _parse(reader: Reader) -> VectorQuery:
     parsed = None if condition is None else parse_filter(condition, "filter")
     parsed_parent = None if parent is None else parse_filter(parent, "parentFilter")
     traced = not exact and _explain_options(reader)
-    nested = _nested_options(reader)
+    score_mode = _score_mode(reader)
     stored = reader.boolean("returnStoredSource", False)
     preference = reader.document("searchNodePreference")
     if preference and preference.string("key", empty=False) is None:
         raise preference.fail("is required", "key")
     return VectorQuery(
-        index, path, vector, limit, candidates, parsed, parsed_parent, stored, nested, traced
+        index, path, vector, limit, candidates, parsed, parsed_parent, stored, score_mode, traced
     )
 
 
@@ -160,17 +160,17 @@ def _explain_options(reader: Reader) -> bool:
     return True
 
 
-def _nested_options(reader: Reader) -> bool:
+def _score_mode(reader: Reader) -> str | None:
     options = reader.document("nestedOptions")
     if options is None:
-        return False
+        return None
     mode = options.string("scoreMode")
     if mode is not None and mode not in SCORE_MODES:
         raise MalformedError(
             f'scoreMode: "{mode}" is not supported. Accepted values are "max" or "avg"'
         )
     options.finish()
-    return True
+    return mode or "max"
 
 
 def _whole(limit: Any) -> int:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 import struct
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from localatlas.vectors import DTYPES as VECTOR_DTYPES
 from localatlas.vectors import Block
 
-MAGIC = b"LAVECT01"
+MAGIC = b"LAVECT02"
 LEAD = struct.Struct("<8sII")
 # As documents are decoded for the index: dates of any year, UUIDs as binary.
 CODEC: CodecOptions[dict[str, Any]] = CodecOptions(
@@ -49,8 +49,8 @@ class Frozen:
 
 
 @dataclass(frozen=True, slots=True)
-class Contents:
-    """Everything an index holds: ids by row, blocks by (path, kind), columns by path."""
+class TableContents:
+    """Everything a table holds: ids by row, blocks by (path, kind), columns by path."""
 
     ids: list[Any]
     blocks: dict[tuple[str, str], tuple[Block, ...]]
@@ -58,35 +58,16 @@ class Contents:
 
 
 def write_vector_file(
-    path: Path, definition: Mapping[str, Any], about: Mapping[str, Any], contents: Contents
+    path: Path,
+    definition: Mapping[str, Any],
+    about: Mapping[str, Any],
+    tables: Mapping[str, TableContents],
 ) -> None:
-    """Write `contents` to `path` and force it to the disk; raises OSError."""
+    """Write `tables` to `path` and force them to the disk; raises OSError."""
     sections: list[dict[str, Any]] = []
     parts: list[memoryview] = []
-
-    def add(array: NDArray[Any]) -> dict[str, Any]:
-        data = _bytes(np.ascontiguousarray(array))
-        parts.append(data)
-        return {"dtype": array.dtype.str, "shape": list(array.shape), "crc": zlib.crc32(data)}
-
-    def add_document(document: Mapping[str, Any]) -> dict[str, Any]:
-        return add(np.frombuffer(encode(document), np.uint8))
-
-    sections.append({"what": "ids", **add_document({"ids": contents.ids})})
-    for (field, kind), blocks in contents.blocks.items():
-        for block in blocks:
-            arrays = [add(array) for array in (block.values, block.lengths, block.rows)]
-            sections.append({"what": "block", "path": field, "kind": kind, "arrays": arrays})
-    for field, column in contents.columns.items():
-        sections.append(
-            {
-                "what": "column",
-                "path": field,
-                "names": list(column.arrays),
-                "arrays": [add(array) for array in column.arrays.values()],
-                "strings": add_document({"strings": list(column.strings)}),
-            }
-        )
+    for name, contents in tables.items():
+        sections += _sections(name, contents, parts)
     header = encode({"definition": definition, "about": about, "sections": sections})
     partial = path.with_name(path.name + ".partial")
     try:
@@ -102,6 +83,35 @@ def write_vector_file(
         partial.unlink(missing_ok=True)
 
 
+def _sections(
+    table: str, contents: TableContents, parts: list[memoryview]
+) -> Iterator[dict[str, Any]]:
+    """Yield the header's account of the table, and append its bytes to `parts`."""
+
+    def add(array: NDArray[Any]) -> dict[str, Any]:
+        data = _bytes(np.ascontiguousarray(array))
+        parts.append(data)
+        return {"dtype": array.dtype.str, "shape": list(array.shape), "crc": zlib.crc32(data)}
+
+    def add_document(document: Mapping[str, Any]) -> dict[str, Any]:
+        return add(np.frombuffer(encode(document), np.uint8))
+
+    yield {"table": table, "what": "ids", **add_document({"ids": contents.ids})}
+    for (field, kind), blocks in contents.blocks.items():
+        for block in blocks:
+            arrays = [add(array) for array in (block.values, block.lengths, block.rows)]
+            yield {"table": table, "what": "block", "path": field, "kind": kind, "arrays": arrays}
+    for field, column in contents.columns.items():
+        yield {
+            "table": table,
+            "what": "column",
+            "path": field,
+            "names": list(column.arrays),
+            "arrays": [add(array) for array in column.arrays.values()],
+            "strings": add_document({"strings": list(column.strings)}),
+        }
+
+
 def read_about(path: Path) -> dict[str, Any]:
     """Return the `about` document of the file without the vectors; raises as reading does."""
     with path.open("rb") as file:
@@ -109,8 +119,10 @@ def read_about(path: Path) -> dict[str, Any]:
     return about
 
 
-def read_vector_file(path: Path, definition: Mapping[str, Any]) -> tuple[dict[str, Any], Contents]:
-    """Return `about` and the contents of the file at `path`.
+def read_vector_file(
+    path: Path, definition: Mapping[str, Any]
+) -> tuple[dict[str, Any], dict[str, TableContents]]:
+    """Return `about` and the tables of the file at `path`.
 
     Raises FileNotFoundError, or StaleFileError when a checksum or the definition does not match.
     """
@@ -118,26 +130,25 @@ def read_vector_file(path: Path, definition: Mapping[str, Any]) -> tuple[dict[st
         header = _header(file)
         if header["definition"] != definition:
             raise StaleFileError(f"{path.name} belongs to another definition of the index")
-        ids: list[Any] = []
-        blocks: dict[tuple[str, str], tuple[Block, ...]] = {}
-        columns: dict[str, Frozen] = {}
+        tables: dict[str, TableContents] = {}
         for section in header["sections"]:
+            table = tables.setdefault(section["table"], TableContents([], {}, {}))
             match section["what"]:
                 case "ids":
-                    ids = _document(file, section)["ids"]
+                    table.ids.extend(_document(file, section)["ids"])
                 case "block":
                     key = (section["path"], section["kind"])
                     values, lengths, rows = (_array(file, each) for each in section["arrays"])
                     if values.dtype != VECTOR_DTYPES[key[1]]:
                         raise StaleFileError(f"{path.name} holds vectors of an unknown type")
-                    blocks[key] = (*blocks.get(key, ()), Block(values, lengths, rows))
+                    block = Block(values, lengths, rows)
+                    table.blocks[key] = (*table.blocks.get(key, ()), block)
                 case "column":
                     arrays = [_array(file, each) for each in section["arrays"]]
                     strings = _document(file, section["strings"])["strings"]
-                    columns[section["path"]] = Frozen(
-                        dict(zip(section["names"], arrays, strict=True)), strings
-                    )
-    return header["about"], Contents(ids, blocks, columns)
+                    named = dict(zip(section["names"], arrays, strict=True))
+                    table.columns[section["path"]] = Frozen(named, strings)
+    return header["about"], tables
 
 
 def _header(file: BinaryIO) -> dict[str, Any]:

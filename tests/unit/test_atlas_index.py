@@ -18,8 +18,9 @@ from hypothesis import strategies as st
 
 from localatlas.definition import parse_definition
 from localatlas.errors import CommandError
-from localatlas.index import SPARE_ROWS, VectorIndex
+from localatlas.index import VectorIndex
 from localatlas.stage import parse_stage
+from localatlas.table import SPARE_ROWS
 from localatlas.vectorfile import StaleFileError, read_about
 
 FIELDS = [
@@ -213,7 +214,7 @@ def test_after_any_writes_the_index_is_that_of_the_documents(
         else:
             held.remove(_id)
         if compacted:
-            held._compact()
+            held._documents.compact()
     fresh = index(*documents.values())
 
     for wanted in ({}, {"t": "a"}, {"t": {"$ne": "a"}}, {"t": {"$gte": 1}}, {"t": None}):
@@ -227,7 +228,7 @@ def test_rows_of_deleted_documents_do_not_pile_up() -> None:
             held.put({"_id": n, "v": [n, 0], "t": str(n)})
 
     assert len(held) == SPARE_ROWS
-    assert len(held._ids) <= 3 * SPARE_ROWS
+    assert held._documents.rows <= 3 * SPARE_ROWS
     assert ids(held, filter={"t": "7"}) == [7]
 
 
@@ -308,3 +309,87 @@ def test_a_failed_write_leaves_the_old_file(
 
     assert read_about(path) == {"token": 1}
     assert [each.name for each in tmp_path.iterdir()] == ["i"]
+
+
+NESTED = parse_definition(
+    {
+        "fields": [
+            {"type": "vector", "path": "c.v", "numDimensions": 2, "similarity": "euclidean"},
+            {"type": "vector", "path": "v", "numDimensions": 2, "similarity": "euclidean"},
+            {"type": "filter", "path": "c.k"},
+            {"type": "filter", "path": "t"},
+        ],
+        "nestedRoot": "c",
+    },
+    where="",
+)
+
+
+def nested(*documents: dict[str, Any]) -> VectorIndex:
+    made = VectorIndex(NESTED)
+    for document in documents:
+        made.put(document)
+    return made
+
+
+FAMILY = (
+    {"_id": 1, "t": "a", "c": [{"v": [1, 0], "k": 1}, {"v": [9, 0], "k": 2}]},
+    {"_id": 2, "t": "b", "c": [{"v": [2, 0], "k": 1}, {"v": [3, 0], "k": 1}, {"k": 2}]},
+    {"_id": 3, "t": "a", "c": []},
+    {"_id": 4, "t": "a", "c": {"v": [4, 0], "k": 2}, "v": [0, 0]},
+)
+
+
+def test_a_document_scores_as_its_best_nested_one_or_as_their_mean() -> None:
+    held = nested(*FAMILY)
+
+    assert hits(held, path="c.v") == [
+        (1, 0.5),
+        (2, pytest.approx(0.2)),
+        (4, pytest.approx(1 / 17)),
+    ]
+    assert hits(held, path="c.v", nestedOptions={"scoreMode": "avg"}) == [
+        (1, pytest.approx((0.5 + 1 / 82) / 2)),
+        (2, pytest.approx(0.15)),
+        (4, pytest.approx(1 / 17)),
+    ]
+    assert ids(held, path="c.v", nestedOptions={"scoreMode": "max"}, limit=1) == [1]
+    assert ids(held, path="v") == [4]
+    assert len(held) == 3
+
+
+def test_a_filter_chooses_nested_documents_and_a_parent_filter_whole_ones() -> None:
+    held = nested(*FAMILY)
+
+    assert ids(held, path="c.v", filter={"c.k": 2}) == [4, 1]
+    assert ids(held, path="c.v", filter={"c.k": {"$ne": 2}}) == [1, 2]
+    assert ids(held, path="c.v", parentFilter={"t": "a"}) == [1, 4]
+    assert ids(held, path="c.v", filter={"c.k": 1}, parentFilter={"t": {"$ne": "a"}}) == [2]
+    assert ids(held, path="c.v", filter={"t": "a"}) == []
+    assert ids(held, path="v", filter={"t": "a"}) == [4]
+
+
+def test_candidates_are_nested_documents() -> None:
+    held = nested(*FAMILY)
+
+    assert ids(held, path="c.v", numCandidates=3, limit=3) == [1, 2]
+    assert ids(held, path="c.v", numCandidates=None, exact=True, limit=3) == [1, 2, 4]
+
+
+def test_nested_documents_follow_their_document(tmp_path: Path) -> None:
+    held = nested(*FAMILY)
+    held.put({"_id": 1, "c": [{"v": [5, 0]}, {"v": [6, 0]}]})
+    held.remove(4)
+    held.save(tmp_path / "i", {})
+    loaded, _ = VectorIndex.load(tmp_path / "i", NESTED)
+
+    for index_ in (held, loaded):
+        assert ids(index_, path="c.v") == [2, 1]
+        assert ids(index_, path="c.v", parentFilter={"t": {"$exists": False}}) == [1]
+    loaded.remove(1)
+    assert ids(loaded, path="c.v") == [2]
+
+
+def test_nested_options_belong_to_the_nested_root() -> None:
+    with pytest.raises(CommandError, match='"nestedOptions" requires a vector path'):
+        hits(nested(*FAMILY), path="v", nestedOptions={})

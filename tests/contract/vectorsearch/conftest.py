@@ -111,7 +111,7 @@ class Place:
 
     def run(self, command: Document) -> Document:
         """Run `command` and return the reply."""
-        return self.contract.database.command(self.bound(command))
+        return self.contract.command(self.bound(command))
 
     def rows(
         self, pipeline: list[Document], on: str = "$COLL", session: Any = None
@@ -119,11 +119,11 @@ class Place:
         """Run `pipeline` and return every row."""
         collection = self.names.get(on, on)
         command = {"aggregate": collection, "pipeline": self.bound(pipeline), "cursor": {}}
-        cursor = self.contract.database.command(command, session=session)["cursor"]
+        cursor = self.contract.command(command, session)["cursor"]
         rows = list(cursor["firstBatch"])
         while cursor["id"]:
             more = {"getMore": cursor["id"], "collection": collection}
-            cursor = self.contract.database.command(more, session=session)["cursor"]
+            cursor = self.contract.command(more, session)["cursor"]
             rows += cursor["nextBatch"]
         return rows
 
@@ -178,6 +178,11 @@ class Contract:
         self.database = self.client.get_default_database(f"contract_{secrets.token_hex(4)}")
         self.poll, self.patience = (5.0, 300.0) if real else (0.05, 30.0)
         self._place: tuple[str, Place] | None = None
+
+    def command(self, command: Document, session: Any = None) -> Document:
+        """Run `command` and return the reply, decoded as the client's other answers are."""
+        options = self.database.codec_options
+        return self.database.command(command, session=session, codec_options=options)
 
     def fresh(self) -> str:
         """Return a collection name that was never used."""
