@@ -19,8 +19,9 @@ from faces.errors import IndexNotReady
 from faces.models.cards import card
 from faces.records import ActiveModel
 from faces.search import SearchRequest
+from faces.store_models import RESERVED
 
-COLLECTION = "~canary"
+COLLECTION = RESERVED
 """No collection of a client can have this name."""
 LAG = "index-lag"
 

@@ -25,7 +25,7 @@ from faces.records import (
     Subject,
     Unindexed,
 )
-from faces.types import Box, Landmarks, MediaInfo, MediaRef, Vector
+from faces.types import Box, Detection, Landmarks, MediaInfo, MediaRef, Vector
 
 METADATA_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 MAX_METADATA = 64
@@ -91,6 +91,13 @@ def face_record(document: Document, *, unassigned: frozenset[str] = frozenset())
         hidden=document["hidden"],
         models=tuple(sorted(document.get("builds") or {})),
     )
+
+
+def face_detection(document: Document) -> Detection:
+    """Where a stored face was found."""
+    points = [(float(x), float(y)) for x, y in document["landmarks"]]
+    landmarks = cast(Landmarks, tuple(points))
+    return Detection(box_record(document["box"]), document["confidence"], landmarks)
 
 
 def item_record(document: Document, faces: Sequence[StoredFace] = ()) -> Item:
@@ -202,14 +209,15 @@ def subject_record(document: Document, face_count: int | None = None) -> Subject
 
 def model_record(document: Document) -> ActiveModel:
     """The active model, with the one that a switch prepares."""
-    upcoming = document.get("next")
+    upcoming, before = document.get("next"), document.get("previous")
     return ActiveModel(
         key=document["model"],
         build=document["build"],
         index=document["index"],
         quantization=document.get("quantization", "none"),
         next=model_record(upcoming) if upcoming else None,
-        previous=document.get("previous"),
+        previous=model_record(before) if before else None,
+        left_behind=document.get("left_behind", 0),
         preparing=document.get("preparing", False),
         since=document.get("since"),
     )

@@ -16,6 +16,7 @@ Metadata: TypeAlias = dict[str, Scalar]
 FieldType: TypeAlias = Literal["string", "number", "bool"]
 MediaState: TypeAlias = Literal["done", "no_face", "failed", "gone"]
 JobState: TypeAlias = Literal["queued", "running", "stalled", "succeeded", "failed", "cancelled"]
+Quantization: TypeAlias = Literal["none", "scalar", "binary"]
 T = TypeVar("T")
 
 API_SOURCE = "api"
@@ -148,16 +149,18 @@ class Subject:
 class ActiveModel:
     """The model whose vectors are searched, the encoder build that made them, and its index.
 
-    `next` is the model that a switch is preparing, `previous` the one to roll back to.
+    `next` is the model that a switch is preparing, `previous` the one to roll back to,
+    `left_behind` the number of faces that had no vector of this model at the flip.
     """
 
     key: str
     build: str
     index: str
-    quantization: Literal["none", "scalar", "binary"] = "none"
+    quantization: Quantization = "none"
     next: ActiveModel | None = None
-    previous: str | None = None
+    previous: ActiveModel | None = None
     preparing: bool = False
+    left_behind: int = 0
     since: dt.datetime | None = None
 
 

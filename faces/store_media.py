@@ -33,6 +33,7 @@ from faces.errors import Conflict, NotFound, Tombstoned
 from faces.item_plan import FacePlan, plan_faces, plan_info
 from faces.leases import Fence, check_fence
 from faces.records import API_SOURCE, Item, KnownItem, PutResult
+from faces.store_models import check_covered
 from faces.types import Analysis, MediaInfo, MediaRef
 
 MAX_ATTEMPT = 1_000_000
@@ -96,6 +97,8 @@ class MediaStore:
                     {"box": documents.box_document(entry.box), "reason": entry.reason}
                     for entry in plan.unindexed
                 ]
+            if plan.order:
+                check_covered(self._db, [analysis.model for analysis in analyses], session)
             changed = self._write_faces(plan, session)
             self._write_crops(ref, plan, crops, session)
             picture = analyses[0].picture
@@ -349,7 +352,7 @@ class MediaStore:
     def _write_crops(
         self, ref: MediaRef, plan: FacePlan, crops: Mapping[int, bytes], session: Session
     ) -> None:
-        writes = [
+        writes: list[Any] = [
             UpdateOne(
                 {"_id": plan.order[index]},
                 {
@@ -363,6 +366,13 @@ class MediaStore:
             )
             for index, position in enumerate(plan.positions)
             if (jpeg := crops.get(position)) is not None
+        ]
+        kept = {plan.order[i] for i, place in enumerate(plan.positions) if place in crops}
+        # A crop of the picture that was there before shows other pixels.
+        writes += [
+            DeleteOne({"_id": face})
+            for face, changed, _ in plan.updates
+            if "image_id" in changed and face not in kept
         ]
         if writes:
             self._db[CROPS].bulk_write(writes, ordered=False, session=session)
