@@ -24,6 +24,8 @@ Floats = NDArray[np.float32]
 Doubles = NDArray[np.float64]
 # Half a unit in the last place of float32, the bound of one rounding.
 UNIT = 2.0**-24
+# How many components are widened to a longer type at a time: 16 MB as float64.
+WIDENED = 2**21
 # Products of two lengths between which float32 sums neither overflow nor lose small terms.
 NARROWEST, WIDEST = np.float32(1e-30), np.float32(1e37)
 
@@ -43,7 +45,13 @@ def length(vector: Vector) -> np.float32:
 def exact_scores(rows: NDArray[Any], query: Vector, similarity: str, dimensions: int) -> Floats:
     """Return the score of each of `rows` (n, width), float32 (n,)."""
     if query.kind == PACKED_BIT:
-        return _bit_scores(rows, query, dimensions)
+        distances = np.bitwise_count(rows ^ query.values).sum(axis=1, dtype=np.int64)
+        return _rounded((dimensions - distances) / dimensions)
+    scores = [_exact(part, query, similarity, dimensions) for part in _parts(rows)]
+    return np.concatenate(scores)
+
+
+def _exact(rows: NDArray[Any], query: Vector, similarity: str, dimensions: int) -> Floats:
     wide = rows.astype(np.float64)
     target = query.values.astype(np.float64)
     if similarity == "euclidean":
@@ -72,12 +80,11 @@ def estimate(
         distances = np.bitwise_count(rows ^ query.values).sum(axis=1, dtype=np.int32)
         return -distances.astype(np.float32), np.zeros(len(rows), np.float32)
     target = query.values.astype(np.float32)
-    wide = rows if rows.dtype == np.float32 else rows.astype(np.float32)
     # A sum of n products errs by at most about n half-units of the product of the two lengths.
     width = np.float32((rows.shape[1] + 8) * UNIT)
     size = length(query)
     with np.errstate(over="ignore", under="ignore", invalid="ignore", divide="ignore"):
-        dots = wide @ target
+        dots = _products(rows, target)
         products = lengths * size
         if similarity == "cosine":
             ranks = dots / products
@@ -96,9 +103,17 @@ def estimate(
     return ranks, errors
 
 
-def _bit_scores(rows: NDArray[Any], query: Vector, dimensions: int) -> Floats:
-    distances = np.bitwise_count(rows ^ query.values).sum(axis=1, dtype=np.int64)
-    return _rounded((dimensions - distances) / dimensions)
+def _products(rows: NDArray[Any], target: Floats) -> Floats:
+    if rows.dtype == np.float32:
+        products: Floats = rows @ target
+        return products
+    return np.concatenate([part.astype(np.float32) @ target for part in _parts(rows)])
+
+
+def _parts(rows: NDArray[Any]) -> list[NDArray[Any]]:
+    """Return `rows` in parts that take little memory when they are widened."""
+    step = max(1, WIDENED // max(1, rows.shape[1]))
+    return [rows[start : start + step] for start in range(0, len(rows), step)]
 
 
 def _rounded(scores: Doubles) -> Floats:

@@ -15,7 +15,9 @@ from numpy.typing import NDArray
 from localatlas.bsonvectors import FLOAT32, INT8, PACKED_BIT, Vector
 from localatlas.scores import estimate, exact_scores, length
 
-BLOCK_BYTES = 8 * 2**20
+# A matrix product waits for all its threads, so few large blocks beat many small ones on a busy
+# machine. Memory of a block that was never written to is not resident.
+BLOCK_BYTES = 64 * 2**20
 DTYPES: dict[str, type[np.generic]] = {FLOAT32: np.float32, INT8: np.int8, PACKED_BIT: np.uint8}
 # Where the wanted rows are fewer than this share of a block, copying them out beats computing all.
 GATHER_BELOW = 0.3
