@@ -14,7 +14,7 @@ from faces.database import CROPS, FACES, SUBJECTS, TOMBSTONES, Document, transla
 from faces.errors import DatabaseUnavailable
 from faces.job_run import JobRun
 from faces.records import ActiveModel
-from faces.store_media import MediaStore
+from faces.store_removal import RemovalStore
 
 _PAGE = 200
 NOTES = (
@@ -34,7 +34,7 @@ def erase(run: JobRun) -> dict[str, Any]:
     db, collection = run.store.db, run.collection or ""
     subject_id: str = run.params["subject_id"]
     receipt_id: str = run.params["receipt_id"]
-    media = MediaStore(db)
+    removal = RemovalStore(db)
     mine = {"collection": collection, "subject_id": subject_id}
     with translate():
         left = db[FACES].count_documents(mine)
@@ -49,7 +49,7 @@ def erase(run: JobRun) -> dict[str, Any]:
         for row in rows:
             by_item.setdefault(row["media_id"], []).append(row["_id"])
         for media_id, ids in by_item.items():
-            erased += media.remove_faces(
+            erased += removal.remove_faces(
                 collection, media_id, ids, reason="erased", receipt_id=receipt_id
             )
             run.progress(done=erased, faces=erased)

@@ -26,6 +26,7 @@ from faces.store_collections import CollectionStore
 from faces.store_lists import ListStore
 from faces.store_media import MediaStore
 from faces.store_models import ModelStore
+from faces.store_removal import RemovalStore
 from faces.store_subjects import SubjectStore
 from faces.types import Analysis, MediaInfo, MediaRef
 
@@ -41,6 +42,7 @@ class Store:
         self._collections = CollectionStore(db, self.jobs)
         self._lists = ListStore(db)
         self._media = MediaStore(db)
+        self._removal = RemovalStore(db)
         self._models = ModelStore(db)
         self.subjects = SubjectStore(db, self.jobs, self._lists)
 
@@ -162,7 +164,7 @@ class Store:
         neither the owner nor `api`.
         """
         self._lists.check_collection(collection)
-        return self._media.delete(
+        return self._removal.delete(
             collection, media_id, source=source, tombstone=tombstone, fence=fence
         )
 
@@ -215,7 +217,7 @@ class Store:
     def delete_face(self, face_id: str, collections: Sequence[str] | None = None) -> None:
         """Removes one face and leaves a tombstone with its box. Raises NotFound."""
         face = self._lists.face(face_id, collections)
-        self._media.remove_faces(face.collection, face.media_id, [face_id], reason="deleted")
+        self._removal.remove_faces(face.collection, face.media_id, [face_id], reason="deleted")
 
     def picture(self, collection: str, image_id: str) -> tuple[Item, bytes | None]:
         """The item that holds a picture and the largest kept crop of it. Raises NotFound."""

@@ -1,0 +1,121 @@
+"""Removing items and faces, with the tombstones that keep them from coming back."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Sequence
+
+from faces import documents, item_rules, tombstones
+from faces.database import (
+    FACES,
+    MEDIA,
+    Raced,
+    Session,
+    in_transaction,
+)
+from faces.errors import Conflict
+from faces.item_plan import FacePlan
+from faces.item_writes import ItemWrites
+from faces.leases import Fence, check_fence
+from faces.records import API_SOURCE
+from faces.types import MediaRef
+
+_INFO = ("url", "title", "taken_at", "metadata", "hidden", "etag")
+_PERSONAL = (*_INFO, "sha256", "image_id", "width", "height", "unindexed", "error", "next_at")
+
+
+class RemovalStore(ItemWrites):
+    """Deletes items and faces; `Store` is its public face."""
+
+    def delete(
+        self,
+        collection: str,
+        media_id: str,
+        *,
+        source: str,
+        tombstone: bool,
+        fence: Fence | None,
+    ) -> int:
+        """Removes an item with its faces and crops, and says how many faces; see `Store`."""
+
+        def work(session: Session) -> int:
+            check_fence(self._db, fence, session)
+            old = self._live(collection, media_id, session)
+            if source not in (API_SOURCE, old["source"]):
+                raise Conflict("Another source owns this item.")
+            item_rules.check_epoch(old, fence)
+            ref = MediaRef(collection, media_id, old["source"], documents.source_key(old))
+            ids = tuple(face["_id"] for face in self._faces(ref, session, fields={"_id": 1}))
+            self._write_faces(FacePlan(deletes=ids), session)
+            if tombstone:
+                tombstones.write(self._db, [tombstones.of_item(collection, media_id, now)], session)
+            rev = old["rev"] + 1
+            changed = self._db[MEDIA].update_one(
+                {"_id": old["_id"], "rev": old["rev"]},
+                {
+                    "$set": {
+                        "state": "gone",
+                        "rev": rev,
+                        "deleted_rev": rev,
+                        "gone_at": documents.millis(now),
+                        "updated_at": documents.millis(now),
+                        "face_count": 0,
+                        "attempts": 0,
+                        **item_rules.fence_fields(fence),
+                    },
+                    # The key becomes free, and nothing about the picture stays.
+                    "$unset": dict.fromkeys((*_PERSONAL, "source_key"), ""),
+                },
+                session=session,
+            )
+            if not changed.matched_count:
+                raise Raced
+            return len(ids)
+
+        now = dt.datetime.now(dt.UTC)
+        return in_transaction(self._db, work)
+
+    def remove_faces(
+        self,
+        collection: str,
+        media_id: str,
+        ids: Sequence[str],
+        *,
+        reason: str,
+        receipt_id: str | None = None,
+    ) -> int:
+        """Removes some faces of an item, each leaving a tombstone, and says how many there were."""
+
+        def work(session: Session) -> int:
+            old = self._find(collection, media_id, session)
+            query = {"_id": {"$in": list(ids)}, "collection": collection, "media_id": media_id}
+            found = list(self._db[FACES].find(query, documents.FACE_FIELDS, session=session))
+            if not found:
+                return 0
+            stones = [tombstones.of_face(face, now, receipt_id=receipt_id) for face in found]
+            tombstones.write(self._db, stones, session)
+            self._write_faces(FacePlan(deletes=tuple(face["_id"] for face in found)), session)
+            if old is None:
+                return len(found)
+            entries = [{"box": face["box"], "reason": reason} for face in found]
+            left = max(0, old.get("face_count", 0) - len(found))
+            state = "no_face" if old["state"] == "done" and left == 0 else old["state"]
+            changed = self._db[MEDIA].update_one(
+                {"_id": old["_id"], "rev": old["rev"]},
+                {
+                    "$set": {
+                        "face_count": left,
+                        "state": state,
+                        "rev": old["rev"] + 1,
+                        "updated_at": documents.millis(now),
+                    },
+                    "$push": {"unindexed": {"$each": entries}},
+                },
+                session=session,
+            )
+            if not changed.matched_count:
+                raise Raced
+            return len(found)
+
+        now = dt.datetime.now(dt.UTC)
+        return in_transaction(self._db, work)
