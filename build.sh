@@ -27,7 +27,7 @@ build_models() {
 	echo "Installing what converts models into a temporary folder"
 	"$python" -m pip install --quiet --disable-pip-version-check --no-cache-dir --no-deps \
 		--require-hashes --target "$tools" -r requirements-build.txt
-	if ! FACE_MODEL=$model PYTHONPATH="$tools:$PWD${PYTHONPATH:+:$PYTHONPATH}" "$python" -m faces.models fetch; then
+	if ! FACE_MODEL=$model PYTHONPATH="$tools:$PWD${PYTHONPATH:+:$PYTHONPATH}" "$python" -m faces.models fetch --discard-sources; then
 		echo "The model $model could not be built in (see above). Nothing is deployed: a service without" >&2
 		echo "its model would answer no search. Try again, or name another with FACE_MODEL." >&2
 		exit 1

@@ -111,7 +111,7 @@ def test_a_build_fetches_the_default_model_and_verifies_it(app: Path, calls: Pat
     lines = calls.read_text().splitlines()
     assert "--require-hashes" in lines[0]
     assert "-r requirements-build.txt" in lines[0]
-    assert lines[1] == "model=facenet512 -m faces.models fetch"
+    assert lines[1] == "model=facenet512 -m faces.models fetch --discard-sources"
     assert lines[2] == "model=facenet512 -m faces.models verify"
     assert "-m compileall" in lines[3]
     assert not list(app.glob("tmp*")), "what only the build needs stayed behind"
