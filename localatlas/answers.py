@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from pymongo import AsyncMongoClient
@@ -19,6 +19,7 @@ from localatlas import rewrite, wire
 from localatlas.catalog import entry, new_id
 from localatlas.connection import Exchange
 from localatlas.definition import parse_definition
+from localatlas.disk import WRITES
 from localatlas.errors import (
     INDEX_ALREADY_EXISTS,
     INDEX_NOT_FOUND,
@@ -49,6 +50,10 @@ Body = dict[str, Any]
 Namespace = tuple[str, str]
 OUT_OF_DISK_SPACE = 14031
 HOST_UNREACHABLE = 6
+_FULL = (
+    "The disk of the data folder is full, so nothing was written. Free some space; writes work "
+    "again at once."
+)
 
 
 class Denied(Exception):
@@ -62,7 +67,14 @@ class Denied(Exception):
 class Answers:
     """The answer to one command, as a coroutine; None: the backend shall have it as it is."""
 
-    def __init__(self, indexes: Indexes, client: AsyncMongoClient[Body]) -> None:
+    def __init__(
+        self,
+        indexes: Indexes,
+        client: AsyncMongoClient[Body],
+        *,
+        disk_full: Callable[[], bool],
+    ) -> None:
+        self._disk_full = disk_full
         self._indexes = indexes
         self._client = client
         self._host = socket.gethostname()
@@ -71,6 +83,8 @@ class Answers:
         body = request.body
         name = next(iter(body), "")
         try:
+            if name in WRITES and self._disk_full():
+                raise CommandError(OUT_OF_DISK_SPACE, "OutOfDiskSpace", _FULL)
             match name:
                 case "aggregate":
                     return await self._aggregate(body, exchange)
@@ -98,7 +112,8 @@ class Answers:
                 CommandError(
                     OUT_OF_DISK_SPACE,
                     "OutOfDiskSpace",
-                    f"The index definition could not be kept on disk: {error.strerror}.",
+                    f"The index definition could not be written to the disk: {error.strerror}. "
+                    "Free some space and try again.",
                 )
             )
         return None

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 from pymongo import MongoClient
 from pymongo.errors import ConfigurationError, InvalidURI, PyMongoError
 
+from localatlas.disk import Disk
 from localatlas.engine import Engine
 from localatlas.startup import StartError
 
@@ -18,6 +19,7 @@ class Backend(Protocol):
     """A MongoDB-compatible server with change streams."""
 
     tls: ssl.SSLContext | None
+    disk: Disk | None
 
     @property
     def uri(self) -> str:
@@ -42,15 +44,18 @@ class Embedded:
 
     tls: ssl.SSLContext | None = None
 
-    def __init__(self, engine: Engine, first_user: tuple[str, str] | None) -> None:
+    def __init__(self, engine: Engine, disk: Disk, first_user: tuple[str, str] | None) -> None:
         self._engine = engine
         self._first_user = first_user
+        self.disk: Disk | None = disk
 
     @property
     def uri(self) -> str:
         return self._engine.uri
 
     def start(self) -> None:
+        if self.disk is not None:
+            self.disk.check_at_start()
         self._engine.start(self._first_user)
 
     def restart(self) -> None:
@@ -72,6 +77,7 @@ class External:
     def __init__(self, uri: str) -> None:
         self.uri = uri
         self.tls: ssl.SSLContext | None = None
+        self.disk: Disk | None = None  # its owner's business
         self._client: MongoClient[dict[str, Any]] | None = None
 
     def start(self) -> None:

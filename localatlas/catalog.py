@@ -16,6 +16,7 @@ from typing import Any
 
 import bson
 from bson.binary import Binary
+from bson.timestamp import Timestamp
 
 from localatlas import wire
 from localatlas.definition import Definition, parse_definition
@@ -70,6 +71,7 @@ class Catalog:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._entries: dict[str, Entry] = {}
+        self._seen: Timestamp | None = None
 
     def load(self) -> None:
         """Reads the file, if there is one; StartError when it is not a catalog."""
@@ -82,6 +84,7 @@ class Catalog:
                 f"The list of search indexes, {self._path}, cannot be read. "
                 "Delete it to start without search indexes; the data itself is not touched."
             ) from error
+        self._seen = document.get("seen")
         for one in document["indexes"]:
             found = Entry(**{**one, "uuid": bytes(one["uuid"]) if one["uuid"] else None})
             self._entries[found.id] = found
@@ -112,6 +115,16 @@ class Catalog:
         ids = {one.id for one in gone}
         self._store({key: one for key, one in self._entries.items() if key not in ids})
 
+    def first_time(self, event_time: Timestamp) -> bool:
+        """Whether a drop or rename at that time is new; it is not when events are read again.
+
+        It is remembered with the change that it brings about.
+        """
+        if self._seen is not None and event_time <= self._seen:
+            return False
+        self._seen = event_time
+        return True
+
     def _store(self, entries: dict[str, Entry]) -> None:
         documents = [
             {
@@ -126,7 +139,9 @@ class Catalog:
             }
             for one in entries.values()
         ]
-        write_durably(self._path, bson.encode({"format": FORMAT, "indexes": documents}))
+        write_durably(
+            self._path, bson.encode({"format": FORMAT, "seen": self._seen, "indexes": documents})
+        )
         self._entries = entries
 
 

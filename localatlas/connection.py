@@ -46,17 +46,27 @@ Dial = Callable[[asyncio.Protocol], Awaitable[asyncio.Transport]]
 class Connection(asyncio.Protocol):
     """The client's half.
 
-    `answer` returns the reply to a command, or None to have it forwarded untouched. `dial` connects
-    the backend's half. Requests of one connection are taken in order: while one is being answered
-    here, those behind it wait.
+    `answer` returns the reply to a command, or None to have it forwarded untouched; `held` says
+    which further commands, by name and size, it shall see. `dial` connects the backend's half.
+    Requests of one connection are taken in order: while one is being answered here, those behind
+    it wait.
     """
 
-    def __init__(self, answer: Answer, dial: Dial, closed: Callable[[Connection], None]) -> None:
+    def __init__(
+        self,
+        answer: Answer,
+        dial: Dial,
+        closed: Callable[[Connection], None],
+        *,
+        held: Callable[[str, int], bool],
+    ) -> None:
         self._answer = answer
+        self._held = held
         self._dial = dial
         self._closed = closed
         self._buffer = bytearray()
         self._streaming = 0  # bytes of the current message still to be passed on
+        self._refused = False  # the current request, though it is not one of ours
         self._busy = True  # until the backend's half is connected
         self._task: asyncio.Task[None] | None = None
         self._ids = itertools.count(0x4000_0000)
@@ -116,7 +126,7 @@ class Connection(asyncio.Protocol):
         try:
             await self._dial(self.backend)
         except OSError as error:
-            log.warning("the backend cannot be reached: %s", error.strerror or type(error).__name__)
+            log.info("the backend cannot be reached: %s", error.strerror or type(error).__name__)
             self._task = None
             self.close()
             return
@@ -153,18 +163,24 @@ class Connection(asyncio.Protocol):
         if name is None:
             return False
         flags = int.from_bytes(buffer[16:20], "little") if head.op_code == wire.OP_MSG else 0
-        if head.op_code == wire.OP_MSG and (name in ANSWERED or not name):
+        if head.op_code == wire.OP_MSG and self._may_concern_us(name, head.length):
             if len(buffer) < head.length:
                 return False
             whole = bytes(buffer[: head.length])
-            if self._concerns_us(name, whole):
+            if self._refused or self._concerns_us(name, whole):
                 del buffer[: head.length]
-                self._busy = True
+                self._busy, self._refused = True, False
                 self._task = asyncio.ensure_future(self._handle(whole))
                 return False
         self._expect(head, flags, hello=name in HELLO)
         self._streaming = head.length
         return True
+
+    def _may_concern_us(self, name: str, length: int) -> bool:
+        if name in ANSWERED or not name or self._refused:
+            return True
+        self._refused = self._held(name, length)
+        return self._refused
 
     @staticmethod
     def _concerns_us(name: str, whole: bytes) -> bool:
@@ -181,7 +197,7 @@ class Connection(asyncio.Protocol):
         try:
             request = wire.parse_request(whole)
             await self.backend.idle()
-            reply = await self._answer(request, self)
+            reply = await self._answered(request)
         except (wire.WireError, ConnectionError) as error:
             log.info("a connection was closed: %s", error)
             self._task = None
@@ -205,6 +221,21 @@ class Connection(asyncio.Protocol):
         self._busy = False
         self.resume()
         self._take()
+
+    async def _answered(self, request: wire.Request) -> Mapping[str, Any] | None:
+        try:
+            return await self._answer(request, self)
+        except ConnectionError:
+            raise
+        except Exception:
+            # A mistake of ours must not leave the client waiting.
+            log.exception("a command could not be answered")
+            return {
+                "ok": 0.0,
+                "errmsg": "localatlas failed to answer this command; its log says why",
+                "code": 1,
+                "codeName": "InternalError",
+            }
 
     async def run(self, body: Mapping[str, Any]) -> dict[str, Any]:
         """The backend's reply to `body` on this connection; only while a request is taken up."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import secrets
 import shutil
@@ -29,6 +30,7 @@ OPLOG_SECONDS = 24 * 3600
 OPLOG_ENTRIES = 500_000
 _START_PATIENCE_S = 60.0
 _STOP_PATIENCE_S = 8.0
+_KNOCK_AFTER_S = 0.05
 
 
 class Engine:
@@ -86,8 +88,9 @@ class Engine:
         """Ends the engine in order, or by force when it does not within a few seconds."""
         if self._child is not None:
             if self._child.poll() is None:
-                self._child.send_signal(signal.SIGTERM)
+                _ask_to_end(self._child.pid)
                 # Its accepting thread looks up only when somebody knocks; it waits 2 s for that.
+                time.sleep(_KNOCK_AFTER_S)
                 with contextlib.suppress(OSError):
                     socket.create_connection(self.address, timeout=1).close()
             # Asked once is enough: a second SIGTERM would run its shutdown inside its shutdown.
@@ -181,6 +184,18 @@ class Engine:
             f"The embedded engine ended at its start (status {status}): {last[:300]}. "
             f"Its whole log is {self._folder.log}."
         )
+
+
+def _ask_to_end(pid: int) -> None:
+    """Sends SIGTERM to the main thread of `pid`.
+
+    Sent to the process, the signal may be taken by a thread that is just starting another one, and
+    Python's main thread, which has to act on it, then sleeps on.
+    """
+    tgkill = getattr(ctypes.CDLL(None), "tgkill", None)
+    if tgkill is None or tgkill(pid, pid, int(signal.SIGTERM)):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGTERM)
 
 
 def _program() -> str:

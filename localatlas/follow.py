@@ -9,10 +9,12 @@ from collections import deque
 from collections.abc import Mapping
 from typing import Any
 
+from bson.datetime_ms import DatetimeMS
 from bson.timestamp import Timestamp
 from pymongo import MongoClient
 from pymongo.errors import OperationFailure, PyMongoError
 
+from localatlas import wire
 from localatlas.indexes import Build, Indexes, Live, State
 
 log = logging.getLogger(__name__)
@@ -158,10 +160,12 @@ class Follower(threading.Thread):
                 for live in followed:
                     for build in live.builds:
                         build.apply(identity, document)
-        elif kind == "drop":
-            self._indexes.dropped(uuid)
-        elif kind == "rename":
-            self._indexes.renamed(uuid, (event["to"]["db"], event["to"]["coll"]))
+        elif kind == "drop" and uuid is not None:
+            self._indexes.dropped(uuid, event["clusterTime"])
+        elif kind == "rename" and uuid is not None:
+            target = (event["to"]["db"], event["to"]["coll"])
+            wall = event.get("wallTime") or DatetimeMS(int(time.time() * 1000))
+            self._indexes.renamed(uuid, target, event["clusterTime"], wall.as_datetime(wire.EXACT))
 
     def _scanned(self) -> list[tuple[Live, Build]]:
         return [
@@ -189,9 +193,7 @@ class Follower(threading.Thread):
         except PyMongoError as error:
             log.info("the collections could not be listed: %s", type(error).__name__)
             return
-        gone = self._indexes.missing(present)
-        if gone:
-            self._indexes.drop(*gone)
+        self._indexes.drop(*self._indexes.missing(present))
 
     def _save_now_and_then(self, *, idle: bool) -> None:
         if time.monotonic() - self._saved_at > _SAVE_EVERY_S and idle:

@@ -19,6 +19,7 @@ from localatlas.answers import Answers
 from localatlas.building import Builder
 from localatlas.catalog import Catalog
 from localatlas.connection import Connection
+from localatlas.disk import Disk
 from localatlas.follow import Follower, Token
 from localatlas.index import VectorIndex
 from localatlas.indexes import Build, Indexes
@@ -52,7 +53,9 @@ class Front:
         folder: Path,
         options: Options,
         tls: ssl.SSLContext | None = None,
+        disk: Disk | None = None,
     ) -> None:
+        self._disk = disk
         self._address = address
         self._folder = folder
         self._tls = tls
@@ -105,16 +108,22 @@ class Front:
         """Returns when clients are being accepted and kept vectors have caught up."""
         self._follower.start()
         await asyncio.to_thread(self._follower.caught_up.wait, _CATCH_UP_S)
-        answers = Answers(self._indexes, self._async_client)
+        answers = Answers(self._indexes, self._async_client, disk_full=self._disk_full)
 
         def connection() -> Connection:
-            made = Connection(answers, self._dial, self._connections.discard)
+            made = Connection(answers, self._dial, self._connections.discard, held=self._held)
             self._connections.add(made)
             return made
 
         self._server = await asyncio.get_running_loop().create_server(
             connection, sock=listening, backlog=512
         )
+
+    def _disk_full(self) -> bool:
+        return self._disk is not None and self._disk.full
+
+    def _held(self, command: str, size: int) -> bool:
+        return self._disk is not None and self._disk.refuses(command, size)
 
     async def _dial(self, protocol: asyncio.Protocol) -> asyncio.Transport:
         host, port = self._address()

@@ -203,6 +203,8 @@ class Indexes:
 
     def drop(self, *gone: Live) -> None:
         """Removes indexes and their vectors."""
+        if not gone:
+            return
         with self._lock:
             self._catalog.remove(*(live.entry for live in gone))
             for live in gone:
@@ -241,24 +243,29 @@ class Indexes:
                 return waiting
             return list(found)
 
-    def dropped(self, uuid: bytes | None) -> None:
+    def dropped(self, uuid: bytes, at: Timestamp) -> None:
         """A collection is gone, and its indexes with it."""
         with self._lock:
-            gone = list(self._by_uuid.get(uuid or b"", [])) if uuid else []
-            if gone:
-                self.drop(*gone)
+            if self._catalog.first_time(at):
+                self.drop(*self._by_uuid.get(uuid, []))
 
-    def renamed(self, uuid: bytes | None, target: tuple[str, str]) -> None:
-        """A collection has another name: its indexes go with it; the target's own are gone."""
+    def renamed(
+        self, uuid: bytes, target: tuple[str, str], at: Timestamp, wall: datetime.datetime
+    ) -> None:
+        """A collection has another name: its indexes go with it, the target's own are gone."""
         with self._lock:
-            moved = list(self._by_uuid.get(uuid or b"", [])) if uuid else []
-            replaced = [
-                live
-                for live in self._live.values()
-                if live.entry.namespace == target and live not in moved
-            ]
-            if replaced:
-                self.drop(*replaced)
+            if not self._catalog.first_time(at):
+                return
+            moved = list(self._by_uuid.get(uuid, []))
+            self.drop(
+                *(
+                    live
+                    for live in self._live.values()
+                    if live.entry.namespace == target
+                    and live not in moved
+                    and live.entry.created_at < wall
+                )
+            )
             for live in moved:
                 self._change(live, database=target[0], collection=target[1], uuid=None)
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from faces import processes
 from localatlas.backend import Backend, Embedded, External
+from localatlas.disk import Disk
 from localatlas.engine import Engine
 from localatlas.front import Front, Options
 from localatlas.startup import DataFolder, StartError, listen
@@ -77,6 +78,7 @@ class Session:
                 folder=folder.front,
                 options=Options(plan.lag_s, plan.build_delay_s),
                 tls=backend.tls,
+                disk=backend.disk,
             )
             await asyncio.to_thread(front.load)
             await front.serve(listening)
@@ -102,7 +104,7 @@ class Session:
         if plan.backend:
             return External(plan.backend)
         engine = Engine(folder, auth=plan.auth, test_commands=plan.test_commands)
-        return Embedded(engine, plan.first_user)
+        return Embedded(engine, Disk(folder.engine, folder.log), plan.first_user)
 
     def _uri(self, address: tuple[str, int]) -> str:
         host, port = address[:2]
@@ -142,19 +144,28 @@ class Session:
         deaths: list[float] = []
         while True:
             await asyncio.sleep(0.1)
-            if backend.running():
-                continue
-            now = time.monotonic()
-            deaths = [death for death in deaths if now - death < _RESTART_WINDOW_S] + [now]
             try:
-                if len(deaths) > _RESTARTS:
-                    raise StartError(
-                        f"The embedded engine ended {len(deaths)} times within a minute. "
-                        "Its log is engine.log in the data folder."
-                    )
-                log.warning("the embedded engine ended by itself and is started again")
-                await asyncio.to_thread(backend.restart)
+                if backend.disk is not None:
+                    await asyncio.to_thread(backend.disk.check)
+                    if backend.disk.broken:
+                        raise StartError(
+                            "The embedded engine could not write to the disk and has given up. "
+                            "Free some space and start again: nothing acknowledged is lost."
+                        )
+                if not backend.running():
+                    await self._revive(backend, deaths)
             except StartError as error:
                 self._failure = error
                 self._ending.set()
                 return
+
+    async def _revive(self, backend: Backend, deaths: list[float]) -> None:
+        now = time.monotonic()
+        deaths[:] = [death for death in deaths if now - death < _RESTART_WINDOW_S] + [now]
+        if len(deaths) > _RESTARTS:
+            raise StartError(
+                f"The embedded engine ended {len(deaths)} times within a minute. "
+                "Its log is engine.log in the data folder."
+            )
+        log.warning("the embedded engine ended by itself and is started again")
+        await asyncio.to_thread(backend.restart)
