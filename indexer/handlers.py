@@ -8,7 +8,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from faces.errors import ConfigError, LeaseLost
-from faces.job_run import Cancelled, Handler, JobRun, PutBack
+from faces.job_run import Cancelled, Handler, JobRun, PutBack, run_next
+from faces.leases import Holder
 from faces.settings import Settings
 from indexer.progress import Tally
 from indexer.run import LeaseHeld, Run, open_run
@@ -16,6 +17,7 @@ from indexer.run import LeaseHeld, Run, open_run
 LONG = "long"
 SHORT = "short"
 HELD_WAIT_S = 5.0
+SYNCS_A_PAGE = 50
 
 
 def handlers(settings: Settings, lane: str) -> Mapping[str, Handler]:
@@ -42,6 +44,7 @@ def backfill(run: JobRun, settings: Settings) -> Mapping[str, Any]:
             cursor=run.cursor,
             tally=tally,
             dry=dry,
+            between=lambda: _waiting_syncs(run, opened, halt),
         )
         report.raise_ended()
         run.check()
@@ -51,15 +54,29 @@ def backfill(run: JobRun, settings: Settings) -> Mapping[str, Any]:
 def sync(run: JobRun, settings: Settings) -> Mapping[str, Any]:
     """Single items, after events of the CMS, or those whose next try is due."""
     with _halting(run) as halt, _opened(run, settings, halt) as opened:
-        report = JobReport(run, halt)
-        changed = [str(key) for key in run.params.get("changed", ())]
-        deleted = [str(key) for key in run.params.get("deleted", ())]
-        if run.params.get("due"):
-            changed += [item.source_key for item in opened.due()]
-        tally = opened.sync(changed, deleted, report=report)
-        report.raise_ended()
-        run.check()
-        return {"source": opened.name, **tally.counts()}
+        return _sync(run, opened, halt)
+
+
+def _sync(run: JobRun, opened: Run, halt: threading.Event) -> Mapping[str, Any]:
+    _check_source(run, opened)
+    report = JobReport(run, halt)
+    changed = [str(key) for key in run.params.get("changed", ())]
+    deleted = [str(key) for key in run.params.get("deleted", ())]
+    if run.params.get("due"):
+        changed += [item.source_key for item in opened.due()]
+    tally = opened.sync(changed, deleted, report=report)
+    report.raise_ended()
+    run.check()
+    return {"source": opened.name, **tally.counts()}
+
+
+def _waiting_syncs(run: JobRun, opened: Run, halt: threading.Event) -> None:
+    """Runs the events that came in during a long reconcile, between two of its pages."""
+    table: Mapping[str, Handler] = {"sync": lambda inner: _sync(inner, opened, halt)}
+    holder = Holder.this_process("long")
+    for _ in range(SYNCS_A_PAGE):
+        if halt.is_set() or not run_next(run.store, table, holder=holder, stopping=run.stopping):
+            return
 
 
 def audit(run: JobRun, settings: Settings) -> Mapping[str, Any]:
@@ -152,12 +169,16 @@ def _halting(run: JobRun) -> Iterator[threading.Event]:
 def _opened(run: JobRun, settings: Settings, halt: threading.Event) -> Iterator[Run]:
     try:
         with open_run(run.store, settings, stopping=halt, role="worker") as opened:
-            if run.params.get("source") not in (None, opened.name):
-                raise ConfigError("This job is for a source that this worker does not have.")
+            _check_source(run, opened)
             yield opened
     except LeaseHeld:
         # The other run does the same work; this job looks again when it is over.
         run.put_back(wait_s=HELD_WAIT_S)
+
+
+def _check_source(run: JobRun, opened: Run) -> None:
+    if run.params.get("source") not in (None, opened.name):
+        raise ConfigError("This job is for a source that this worker does not have.")
 
 
 def _check_collection(run: JobRun, settings: Settings) -> None:

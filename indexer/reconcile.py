@@ -81,7 +81,10 @@ class Reconciler:
         report: Report,
         now: Callable[[], dt.datetime],
         stopping: threading.Event,
+        between: Callable[[], None] = lambda: None,
     ) -> None:
+        """`between` is called after each page: room for what cannot wait for the end."""
+        self._between = between
         self._store = store
         self._source = source
         self._items = items
@@ -114,6 +117,7 @@ class Reconciler:
                 if self._stopping.is_set():
                     return Outcome(self._tally, complete=False)
                 self._report.page(listing.cursor, self._tally)
+                self._between()
             if self._refusals and not self._reads + self._tally.unchanged:
                 raise _refused()
             if not whole:

@@ -72,6 +72,7 @@ class Run:
         cursor: str | None = None,
         tally: Tally | None = None,
         dry: bool = False,
+        between: Callable[[], None] = lambda: None,
     ) -> Outcome:
         """The outcome of a reconcile from `cursor` on; see `Reconciler.run`."""
         return Reconciler(
@@ -86,6 +87,7 @@ class Run:
             report=report,
             now=self._now,
             stopping=self._stopping,
+            between=between,
         ).run(cursor, tally)
 
     def sync(self, changed: Sequence[str], deleted: Sequence[str], *, report: Report) -> Tally:

@@ -52,6 +52,8 @@ class Worker:
         self._log.info("worker_started", source=self._source)
         thread = threading.Thread(target=self._tend, name="tend", daemon=True)
         thread.start()
+        if self._settings.index_live:
+            threading.Thread(target=self._live, name="live", daemon=True).start()
         self._stopping.wait()
         scheduler.shutdown(wait=False)
         thread.join(0.5)
@@ -120,6 +122,24 @@ class Worker:
         if jobs.active("backfill", collection) is None and jobs.active("sync", collection) is None:
             jobs.enqueue("sync", collection, {"source": self._source, "due": True})
 
+    def _live(self) -> None:
+        """Follows the CMS's changes, with a client of its own that waits without a deadline."""
+        from indexer.live import Live, follow
+        from indexer.sources.connection import records_of
+
+        records = records_of(self._settings, deadline=False)
+        live = Live(
+            self._store,
+            records,
+            id_field=self._settings.cms_field_id,
+            name=self._source or "",
+            collection=self._settings.cms_collection,
+            whole=self._due_now,
+            stopping=self._stopping,
+        )
+        follow(live, self._stopping, self._guard)
+        records.database.client.close()
+
     def _guard(self, act: Callable[[], object]) -> bool:
         """Whether `act` came through. The worker outlives a database that is away; said once."""
         try:
@@ -166,9 +186,12 @@ def run(settings: Settings) -> int:
 
 def _source_name(settings: Settings) -> str | None:
     """The configured source's name, checked by opening it once; None without a source."""
+    if settings.index_live and settings.cms_source != "mongo":
+        raise ConfigError(
+            "INDEX_LIVE follows a MongoDB collection: it needs CMS_SOURCE=mongo. Other CMSs call"
+            " POST /v1/hooks/cms."
+        )
     if settings.cms_source is None:
-        if settings.index_live:
-            raise ConfigError("INDEX_LIVE needs CMS_SOURCE=mongo.")
         return None
     source = source_of(settings, threading.Event())
     try:

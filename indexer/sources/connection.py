@@ -13,8 +13,10 @@ from faces.errors import ConfigError
 from faces.settings import Settings
 
 
-def records_of(settings: Settings) -> Collection[Any]:
+def records_of(settings: Settings, *, deadline: bool = True) -> Collection[Any]:
     """The CMS's collection, by a client that has not connected yet and that its source closes.
+
+    Without `deadline` its commands have no time limit: for a change stream.
 
     CMS_MONGODB_URI defaults to MONGODB_URI, the database to the URI's. Raises ConfigError for what
     is missing, and for a namespace that is one of our own.
@@ -29,7 +31,7 @@ def records_of(settings: Settings) -> Collection[Any]:
             appname="likeness-source",
             maxPoolSize=4,
             maxIdleTimeMS=60_000,
-            timeoutMS=30_000,
+            timeoutMS=30_000 if deadline else None,
             serverSelectionTimeoutMS=5000,
             tz_aware=True,
         )

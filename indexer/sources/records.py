@@ -73,30 +73,30 @@ class Reader:
         """The entry, what is wrong with it, or None for what is deleted or no picture."""
         if not isinstance(record, Mapping):
             return _nameless(record, "The record is not an object.")
-        key = _key(_at(record, self.fields.id))
+        key = key_of(value_at(record, self.fields.id))
         if key is None:
             return _nameless(record, f"Field {self.fields.id} holds no usable id.")
         media_id = media_id_of(key)
         if media_id is None:
             return _nameless(record, f"Field {self.fields.id} cannot be a media id.")
-        if not _false(_at(record, self.fields.deleted)):
+        if not _false(value_at(record, self.fields.deleted)):
             return None
-        mime = _at(record, self.fields.mime)
+        mime = value_at(record, self.fields.mime)
         if isinstance(mime, str) and mime and not mime.lower().startswith("image/"):
             return None
-        version = _version(_at(record, self.fields.updated))
+        version = _version(value_at(record, self.fields.updated))
         try:
-            url = self._url(_at(record, self.fields.url))
+            url = self._url(value_at(record, self.fields.url))
             return Entry(
                 key,
                 media_id,
                 version,
                 url,
-                self._title(_at(record, self.fields.title)),
-                _moment(_at(record, self.fields.taken_at)),
-                self._metadata(_at(record, self.fields.metadata)),
+                self._title(value_at(record, self.fields.title)),
+                _moment(value_at(record, self.fields.taken_at)),
+                self._metadata(value_at(record, self.fields.metadata)),
                 hidden=bool(self.visible)
-                and str(_at(record, self.fields.status)) not in self.visible,
+                and str(value_at(record, self.fields.status)) not in self.visible,
             )
         except BadRecord as error:
             # Any change to the record is worth another look.
@@ -156,7 +156,8 @@ class Reader:
         return kept
 
 
-def _at(record: Mapping[str, Any], path: str) -> Any:
+def value_at(record: Mapping[str, Any], path: str) -> Any:
+    """The value at a dotted path, None where there is none."""
     value: Any = record
     for part in path.split("."):
         if not isinstance(value, Mapping):
@@ -165,7 +166,7 @@ def _at(record: Mapping[str, Any], path: str) -> Any:
     return value
 
 
-def _key(value: object) -> str | None:
+def key_of(value: object) -> str | None:
     """An id as text. An ObjectId is its 24 hex digits; anything composed is no id."""
     if isinstance(value, bool) or value is None:
         return None

@@ -157,7 +157,7 @@ def test_a_held_lease_ends_the_run_with_status_3(index: Index, photos: Callable[
     lease = Leases(index.db).acquire("source:press", Holder.this_process("test"), 60)
     assert lease is not None
     said = index.once("--folder", str(folder), "--source-name", "press", status=3)
-    assert "Another process is indexing this source" in said
+    assert "another process is indexing this source" in said
     assert not index.media()
     lease.release()
     index.once("--folder", str(folder), "--source-name", "press")
