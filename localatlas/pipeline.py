@@ -9,12 +9,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from localatlas.errors import (
+    API_STRICT_ERROR,
     FAILED_TO_PARSE,
     INVALID_OPTIONS,
     NOT_ALLOWED_IN_FACET,
     NOT_ALLOWED_IN_LOOKUP,
     NOT_FIRST_STAGE,
     OPERATION_NOT_SUPPORTED_IN_TRANSACTION,
+    OPTION_NOT_SUPPORTED_ON_VIEW,
     SEARCH_META_UNAVAILABLE,
     TYPE_MISMATCH,
     failure,
@@ -32,16 +34,25 @@ def check_pipeline(
     in_transaction: bool = False,
     read_concern: str | None = None,
     update: bool = False,
+    view: bool = False,
+    api_strict: bool = False,
 ) -> None:
     """Raise CommandError when a stage of ours has a wrong value or stands where it may not.
 
-    `read_concern` is the level the command asks for, `update` says that the pipeline is that of an
-    update. Anything that is not a pipeline is left to the server to refuse.
+    `read_concern` is the level the command asks for; `update` and `view` say that the pipeline is
+    that of an update or defines a view. Anything that is not a pipeline is left to the server to
+    refuse.
     """
     used = {name for name, _ in _stages(pipeline) if name in OURS}
     if not used:
         return
     name = min(used)
+    if api_strict:
+        raise failure(
+            API_STRICT_ERROR, f"stage {name} is not allowed with 'apiStrict: true' in API Version 1"
+        )
+    if view:
+        raise failure(OPTION_NOT_SUPPORTED_ON_VIEW, f"{name} cannot be used in a view definition")
     if update:
         raise failure(INVALID_OPTIONS, f"{name} is not allowed to be used within an update")
     if in_transaction:

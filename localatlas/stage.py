@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from bson.decimal128 import Decimal128
@@ -69,10 +69,14 @@ def check_by_server(spec: object) -> None:
             check_match(spec[key])
 
 
-def parse_stage(spec: Mapping[str, Any]) -> VectorQuery:
-    """Return the query of a stage that `check_by_server` has let pass, or raise QueryError."""
+def parse_stage(spec: Mapping[str, Any], *, explained: bool = False) -> VectorQuery:
+    """Return the query of a stage that `check_by_server` has let pass, or raise QueryError.
+
+    `explained` says that the command is an explain, in which `explainOptions` are at their place.
+    """
     try:
-        return _parse(Reader(spec))
+        query = _parse(Reader(spec))
+        return replace(query, traced=False) if explained else query
     except (MalformedError, VectorError) as error:
         raise QueryError(str(error)) from error
 

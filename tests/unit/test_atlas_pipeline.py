@@ -89,6 +89,8 @@ def test_forbidden_places(pipeline: Any, code: int, text: str) -> None:
         ({"in_transaction": True}, 263),
         ({"read_concern": "majority"}, 72),
         ({"update": True}, 72),
+        ({"view": True}, 167),
+        ({"api_strict": True}, 323),
     ],
 )
 def test_forbidden_contexts(context: dict[str, Any], code: int) -> None:

@@ -146,5 +146,12 @@ def test_a_null_is_a_missing_value(changes: dict[str, Any]) -> None:
     assert query(**changes).candidates == 100
 
 
+def test_explain_options_are_at_their_place_in_an_explain() -> None:
+    spec = stage(explainOptions={"traceDocumentIds": [1]})
+
+    assert parse_stage(spec).traced
+    assert not parse_stage(spec, explained=True).traced
+
+
 def test_a_text_query_is_left_to_the_index() -> None:
     assert query(queryVector=GONE, query="a face", model="m").vector is None
