@@ -21,6 +21,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from app.web import create_app
 from faces.errors import ConfigError
+from faces.memory import keep_one_heap
 from faces.settings import load
 
 HEADER_SECONDS = 10.0
@@ -113,6 +114,7 @@ def main(argv: Sequence[str], *, encoder: bool = False) -> int:
             "Run more processes behind a balancer instead."
         )
     settings = load()
+    keep_one_heap()
     app = create_app(settings, encoder_only=encoder)
     listener = _bind(settings.host, settings.port)
     config = uvicorn.Config(
