@@ -25,7 +25,6 @@ from localatlas.errors import (
     INDEX_NOT_FOUND,
     NAMESPACE_NOT_FOUND,
     NOT_FIRST_STAGE,
-    UNKNOWN_ERROR,
     CommandError,
     QueryError,
     failure,
@@ -155,16 +154,6 @@ class Answers:
             if isinstance(collection, str):
                 await self._may_read(database, collection, exchange)
             raise
-        if pipeline and isinstance(pipeline[0], dict) and LIST_INDEXES in pipeline[0]:
-            await self._may_read(database, collection, exchange)
-            documents = await self._listed(
-                (database, collection), parse_list(pipeline[0][LIST_INDEXES])
-            )
-            rest = await self._replaced((database, collection), pipeline[1:], exchange)
-            return {
-                key: 1 if key == "aggregate" else value
-                for key, value in {**body, "pipeline": rewrite.listed(documents, rest)}.items()
-            }
         return {
             **body,
             "pipeline": await self._replaced((database, collection), pipeline, exchange),
@@ -179,42 +168,34 @@ class Answers:
         keep_score: bool = False,
     ) -> list[Body]:
         """The pipeline with our stages replaced, those of its sub-pipelines first."""
-        out: list[Body] = []
-        searched = bool(pipeline) and VECTOR_SEARCH in pipeline[0]
-        for position, stage in enumerate(pipeline):
-            if position == 0 and searched:
-                continue
-            union = stage.get("$unionWith")
-            if isinstance(union, dict) and rewrite.mentions(union.get("pipeline")):
-                later = searched and (keep_score or rewrite.reads_score(pipeline[position + 1 :]))
-                out.append({"$unionWith": await self._union(namespace[0], union, exchange, later)})
-            elif "$lookup" in stage and rewrite.mentions([stage]):
-                raise failure(
-                    UNKNOWN_ERROR,
-                    f"localatlas does not support {LIST_INDEXES} within $lookup. "
-                    "Read the list first, or use a real Atlas cluster.",
-                )
-            else:
-                out.append(stage)
-        if not searched:
-            return out
-        hits = await self._search(namespace, pipeline[0][VECTOR_SEARCH], out, exchange)
-        return rewrite.searched(hits, out, keep_score=keep_score)
+        first = pipeline[0] if pipeline else {}
+        searched, lists = VECTOR_SEARCH in first, LIST_INDEXES in first
+        rest = []
+        for position, stage in enumerate(pipeline[1:] if searched or lists else pipeline, 1):
+            later = searched and (keep_score or rewrite.reads_score(pipeline[position + 1 :]))
+            rest.append(await self._with_inner(namespace[0], stage, exchange, keep_score=later))
+        if searched:
+            hits = await self._search(namespace, first[VECTOR_SEARCH], rest, exchange)
+            return rewrite.searched(hits, rest, keep_score=keep_score)
+        if lists:
+            await self._may_read(*namespace, exchange)
+            found = await self._listed(namespace, parse_list(first[LIST_INDEXES]))
+            return rewrite.listed(found, rest)
+        return rest
 
-    async def _union(
-        self, database: str, union: Body, exchange: Exchange, keep_score: bool
+    async def _with_inner(
+        self, database: str, stage: Body, exchange: Exchange, *, keep_score: bool
     ) -> Body:
-        collection, pipeline = str(union.get("coll", "")), union["pipeline"]
-        if LIST_INDEXES in pipeline[0]:
-            await self._may_read(database, collection, exchange)
-            target = parse_list(pipeline[0][LIST_INDEXES])
-            documents = await self._listed((database, collection), target)
-            rest = await self._replaced((database, collection), pipeline[1:], exchange)
-            return {"pipeline": rewrite.listed(documents, rest)}
-        replaced = await self._replaced(
-            (database, collection), pipeline, exchange, keep_score=keep_score
+        """The stage with our stages replaced in the pipelines inside it."""
+        if not rewrite.mentions([stage]):
+            return stage
+        name = "$lookup" if "$lookup" in stage else "$unionWith"
+        inner = stage[name]
+        namespace = (database, str(inner.get("from" if name == "$lookup" else "coll", "")))
+        pipeline = await self._replaced(
+            namespace, inner["pipeline"], exchange, keep_score=keep_score
         )
-        return {**union, "pipeline": replaced}
+        return {name: {**inner, "pipeline": pipeline}}
 
     async def _search(
         self, namespace: Namespace, spec: Body, rest: list[Body], exchange: Exchange

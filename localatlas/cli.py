@@ -84,6 +84,7 @@ def _plan(options: argparse.Namespace, command: list[str]) -> Plan:
         lag_s=options.lag / 1000,
         build_delay_s=options.build_delay / 1000,
         test_commands=options.enable_test_commands,
+        restart=not options.no_restart,
         command=tuple(command),
     )
 
@@ -124,6 +125,11 @@ def _parser() -> argparse.ArgumentParser:
         )
         sub.add_argument(
             "--build-delay", type=_milliseconds, default=0, metavar="MS", help="delay of each build"
+        )
+        sub.add_argument(
+            "--no-restart",
+            action="store_true",
+            help="end when the embedded engine ends by itself, instead of starting it again",
         )
         sub.add_argument(
             "--enable-test-commands",

@@ -245,8 +245,18 @@ def _without_score() -> Document:
 
 
 def listed(documents: Sequence[Document], rest: Pipeline) -> Pipeline:
-    """The pipeline that yields `documents`, for an aggregate on no collection, then `rest`."""
-    return [{"$documents": [{"$literal": document} for document in documents]}, *rest]
+    """The pipeline that yields `documents`, whatever its collection holds, then `rest`.
+
+    A facet has one document even of a collection that does not exist.
+    """
+    return [
+        {"$limit": 1},
+        {"$facet": {"_": [{"$limit": 1}]}},
+        {"$project": {"_": {"$literal": list(documents)}}},
+        {"$unwind": "$_"},
+        {"$replaceRoot": {"newRoot": "$_"}},
+        *rest,
+    ]
 
 
 def each(pipeline: Pipeline, replace: Callable[[Document], Pipeline]) -> Pipeline:

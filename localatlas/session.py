@@ -39,6 +39,7 @@ class Plan:
     lag_s: float = 0.0
     build_delay_s: float = 0.0
     test_commands: bool = False
+    restart: bool = True
     command: tuple[str, ...] = ()
 
 
@@ -160,6 +161,11 @@ class Session:
                 return
 
     async def _revive(self, backend: Backend, deaths: list[float]) -> None:
+        if not self._plan.restart:
+            raise StartError(
+                "The embedded engine ended by itself; nothing acknowledged is lost. Start again. "
+                "Its log is engine.log in the data folder."
+            )
         now = time.monotonic()
         deaths[:] = [death for death in deaths if now - death < _RESTART_WINDOW_S] + [now]
         if len(deaths) > _RESTARTS:
