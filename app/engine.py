@@ -1,76 +1,100 @@
 """Which encoder this process has at the moment. Models load in a thread behind the bound port.
 
-The database's active model is what must be loaded; until it is known, the configured one is. A
-request keeps the pipeline with which it began; the one that was replaced closes after its last.
+The database's active model is what must be loaded; until it is known, the configured one is. While
+a switch is being prepared the next model is loaded beside it, and after the flip it takes over
+without a gap. A request keeps the pipeline with which it began.
 """
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Literal
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, Protocol
 
 import structlog
 
-from faces import processes
 from faces.errors import (
     EncoderUnavailable,
     FaceRecognitionDisabled,
     LikenessError,
     Loading,
-    ModelFileError,
     ModelMismatch,
 )
 
 if TYPE_CHECKING:
-    from faces.loading import AnyPipeline as Pipeline
+    from faces.loading import AnyPipeline
 
 State = Literal["disabled", "loading", "ready", "unavailable", "mismatch"]
-CHECK_SECONDS = 1.0
+CHECK_SECONDS = 0.5
+BEAT_SECONDS = 2.0
 RETRY_SECONDS = 15.0
-FETCH_SECONDS = 1800.0
+KEEP_SECONDS = 10.0
+"""A model that is neither active nor next stays loaded for so long: a flip may be undone."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """The keys of the model to serve with and of the one to have ready; None: not known, none."""
+
+    active: str | None
+    upcoming: str | None = None
+
+
+class Files(Protocol):
+    """The model files of this machine."""
+
+    def present(self, key: str) -> bool:
+        """Whether the files that the model needs are there."""
+        ...
+
+    def fetch(self, key: str, stopping: threading.Event) -> str | None:
+        """Get them. None when they are there now, else a sentence that says why not."""
+        ...
+
+
+Beat = Callable[[list[str], str | None], None]
 
 
 class _Loaded:
-    """A pipeline and how many requests use it."""
+    """A pipeline, how many requests use it, and since when nobody wants it."""
 
-    def __init__(self, pipeline: Pipeline) -> None:
+    def __init__(self, pipeline: AnyPipeline) -> None:
         self.pipeline = pipeline
         self.users = 0
-        self.retired = False
+        self.unwanted_since: float | None = None
 
 
 class Engine:
-    """Loads and holds the pipeline.
+    """Loads and holds pipelines.
 
-    `wanted` gives the key of the model to have now (None: not known yet), `load` makes its
-    pipeline, `present` says whether its files are there, `may_fetch` whether they may be fetched.
+    `wanted` is asked twice a second, `load` makes a pipeline, `beat` tells the database which
+    models are loaded and what keeps the next one from being so.
     """
 
     def __init__(
         self,
         *,
         enabled: bool,
-        wanted: Callable[[], str | None],
-        load: Callable[[str], Pipeline],
-        present: Callable[[str], bool] = lambda key: True,
-        may_fetch: bool = False,
+        wanted: Callable[[], Wanted],
+        load: Callable[[str], AnyPipeline],
+        files: Files,
+        beat: Beat | None = None,
     ) -> None:
         self._wanted = wanted
         self._load = load
-        self._present = present
-        self._may_fetch = may_fetch
+        self._files = files
+        self._beat = beat
         self._lock = threading.Lock()
-        self._loaded: _Loaded | None = None
-        self._stop = threading.Event()
-        self._fetched: set[str] = set()
-        self._retry_at = 0.0
+        self._loaded: dict[str, _Loaded] = {}
+        self._serving: str | None = None
+        self._stopping = threading.Event()
+        self._retry_at: dict[str, float] = {}
+        self._problem: str | None = None
+        self._beaten = 0.0
         self._thread: threading.Thread | None = None
-        self._starter: subprocess.Popen[bytes] | None = None
         self._log = structlog.get_logger("likeness.engine")
         self.state: State = "loading" if enabled else "disabled"
         self.reason = (
@@ -81,15 +105,14 @@ class Engine:
 
     @property
     def model(self) -> str | None:
-        """The key of the loaded model."""
-        loaded = self._loaded
-        return loaded.pipeline.model if loaded else None
+        """The key of the model that is served with."""
+        return self._serving
 
     @property
     def build(self) -> str | None:
-        """The build of the loaded encoder."""
-        loaded = self._loaded
-        return loaded.pipeline.build if loaded else None
+        """The build of the encoder that is served with."""
+        loaded = self._loaded.get(self._serving or "")
+        return loaded.pipeline.build if loaded and self.state == "ready" else None
 
     def start(self) -> None:
         """Begin loading in the background."""
@@ -103,17 +126,14 @@ class Engine:
             self._step()
 
     def stop(self) -> None:
-        """End the thread and close the pipeline."""
-        self._stop.set()
-        fetch = self._starter
-        if fetch is not None:
-            processes.stop([fetch], grace=2)
+        """End the thread and close the pipelines."""
+        self._stopping.set()
         if self._thread is not None:
             self._thread.join(5)
         with self._lock:
-            loaded, self._loaded = self._loaded, None
-        if loaded is not None:
-            loaded.pipeline.close()
+            loaded, self._loaded = list(self._loaded.values()), {}
+        for one in loaded:
+            one.pipeline.close()
 
     def check(self) -> None:
         """Raises what a face route has to answer while the encoder is not usable."""
@@ -127,104 +147,139 @@ class Engine:
             raise ModelMismatch(self.reason)
 
     @contextmanager
-    def pipeline(self) -> Iterator[Pipeline]:
-        """The pipeline for the length of one request. Raises as `check` does."""
+    def pipeline(self, key: str | None = None) -> Iterator[AnyPipeline]:
+        """The pipeline of a model (None: of the one that is served with) for one request.
+
+        Raises as `check` does, and Loading when the model `key` is not loaded.
+        """
         self.check()
         with self._lock:
-            loaded = self._loaded
+            loaded = self._loaded.get(key or self._serving or "")
             if loaded is None:
-                raise Loading(retry_after=2)
+                raise Loading("The service is just switching to another model.", retry_after=2)
             loaded.users += 1
         try:
             yield loaded.pipeline
         finally:
             with self._lock:
                 loaded.users -= 1
-                close = loaded.retired and loaded.users == 0
-            if close:
-                loaded.pipeline.close()
 
     def _run(self) -> None:
-        while not self._stop.is_set():
+        while not self._stopping.is_set():
             try:
                 self._step()
             except Exception as error:
                 # Whatever it is, the port stays open and the reason is told; then we try again.
-                self._fail(f"The models could not be loaded ({type(error).__name__}).", error)
-            self._stop.wait(CHECK_SECONDS)
+                name = type(error).__name__
+                self._fail(None, f"The models could not be loaded ({name}).", name)
+            self._stopping.wait(CHECK_SECONDS)
 
     def _step(self) -> None:
-        key = self._wanted()
-        if key is None or time.monotonic() < self._retry_at:
+        wanted = self._wanted()
+        if wanted.active is not None and self._have(wanted.active):
+            self._serve(wanted.active)
+        if wanted.upcoming is None:
+            self._problem = None
+        else:
+            self._prepare(wanted.upcoming)
+        self._drop(wanted)
+        self._tell()
+
+    def _have(self, key: str) -> bool:
+        """Whether the model is loaded now; if not, `state` and `reason` say why."""
+        if key in self._loaded:
+            return True
+        if time.monotonic() < self._retry_at.get(key, 0.0):
+            return False
+        problem = self._get(key)
+        if problem is not None:
+            self._fail(key, problem, "ModelFileError")
+        return problem is None
+
+    def _prepare(self, key: str) -> None:
+        if key in self._loaded or time.monotonic() < self._retry_at.get(key, 0.0):
             return
-        loaded = self._loaded
-        if loaded is not None and loaded.pipeline.model == key:
-            self.state, self.reason = "ready", ""
-            return
-        if not self._present(key) and not self._fetch(key):
-            return
+        self._problem = self._get(key)
+        if self._problem is not None:
+            self._retry_at[key] = time.monotonic() + RETRY_SECONDS
+
+    def _get(self, key: str) -> str | None:
+        """Load a model. None when it is loaded, else a sentence that says why it is not."""
+        if not self._files.present(key):
+            if self._serving is None:
+                self.state = "loading"
+                self.reason = f"The model {key} is being fetched; this happens once."
+            problem = self._files.fetch(key, self._stopping)
+            if problem is not None:
+                return problem
+        began = time.monotonic()
         try:
-            began = time.monotonic()
             pipeline = self._load(key)
         except (LikenessError, OSError) as error:
-            detail = error.detail if isinstance(error, LikenessError) else ""
-            self._fail(
-                f"The encoder cannot be used: {detail or type(error).__name__} "
-                f"Run `python -m faces.models fetch {key}`.",
-                error,
+            detail = error.detail if isinstance(error, LikenessError) else type(error).__name__
+            return (
+                f"The encoder cannot be used: {detail} "
+                f"`python -m faces.models verify` shows what is there, "
+                f"`python -m faces.models fetch {key}` gets what is missing."
             )
+        with self._lock:
+            self._loaded[key] = _Loaded(pipeline)
+        ms = round((time.monotonic() - began) * 1000)
+        self._log.info("model_loaded", model=key, ms=ms)
+        return None
+
+    def _serve(self, key: str) -> None:
+        """Serve with a loaded model, when its encoder is well and makes the right vectors."""
+        pipeline = self._loaded[key].pipeline
+        try:
+            pipeline.check()
+        except Loading as error:
+            self.state, self.reason = "loading", error.detail
+            return
+        except ModelMismatch as error:
+            self.state, self.reason = "mismatch", error.detail
+            return
+        except LikenessError as error:
+            self._fail(None, error.detail, type(error).__name__)
             return
         if pipeline.model != key:
-            pipeline.close()
             self.state = "mismatch"
             self.reason = (
                 f"The database's active model is {key}, but the configured encoder makes vectors "
                 f"of {pipeline.model}. Configure an encoder for {key}, or switch the database "
                 f"with `python -m migrations model {pipeline.model}`."
             )
-            self._retry_at = time.monotonic() + RETRY_SECONDS
             return
-        self._swap(_Loaded(pipeline))
-        self.state, self.reason = "ready", ""
-        ms = round((time.monotonic() - began) * 1000)
-        self._log.info("encoder_ready", model=key, build=pipeline.build[:12], ms=ms)
+        self._serving, self.state, self.reason = key, "ready", ""
 
-    def _swap(self, new: _Loaded) -> None:
+    def _drop(self, wanted: Wanted) -> None:
+        """Close what nobody has wanted for a while and nobody uses."""
+        now = time.monotonic()
+        gone: list[_Loaded] = []
         with self._lock:
-            old, self._loaded = self._loaded, new
-            close = old is not None and old.users == 0
-            if old is not None:
-                old.retired = True
-        if old is not None and close:
-            old.pipeline.close()
+            for key, loaded in list(self._loaded.items()):
+                if key in (wanted.active, wanted.upcoming, self._serving):
+                    loaded.unwanted_since = None
+                    continue
+                loaded.unwanted_since = loaded.unwanted_since or now
+                if now - loaded.unwanted_since > KEEP_SECONDS and not loaded.users:
+                    gone.append(self._loaded.pop(key))
+        for loaded in gone:
+            loaded.pipeline.close()
 
-    def _fail(self, reason: str, error: Exception) -> None:
-        if reason != self.reason:
-            self._log.error("encoder_unavailable", error=type(error).__name__, reason=reason)
-        self.state, self.reason = "unavailable", reason
-        self._retry_at = time.monotonic() + RETRY_SECONDS
-
-    def _fetch(self, key: str) -> bool:
-        """Fetch the model's files once, as a process. Whether they are there now."""
-        command = f"python -m faces.models fetch {key}"
-        if not self._may_fetch or key in self._fetched:
-            reason = f"The files of the model {key} are missing. Run `{command}`."
-            self._fail(reason, ModelFileError())
-            return False
-        self._fetched.add(key)
-        self.state = "loading"
-        self.reason = f"The model {key} is being fetched; this happens once."
-        self._log.info("model_fetch", model=key)
-        self._starter = processes.start(
-            [sys.executable, "-m", "faces.models", "fetch", key], stdout=subprocess.DEVNULL
-        )
+    def _tell(self) -> None:
+        now = time.monotonic()
+        if self._beat is None or now - self._beaten < BEAT_SECONDS:
+            return
+        self._beaten = now
         try:
-            status = self._starter.wait(FETCH_SECONDS)
-        except subprocess.TimeoutExpired:
-            processes.stop([self._starter], grace=2)
-            status = -1
-        self._starter = None
-        if status != 0 and not self._stop.is_set():
-            reason = f"Fetching the model {key} failed. Run `{command}` to see why."
-            self._fail(reason, ModelFileError())
-        return status == 0
+            self._beat(sorted(self._loaded), self._problem)
+        except LikenessError as error:
+            self._log.warning("heartbeat_failed", error=type(error).__name__)
+
+    def _fail(self, key: str | None, reason: str, error: str) -> None:
+        if reason != self.reason:
+            self._log.error("encoder_unavailable", error=error, reason=reason)
+        self.state, self.reason = "unavailable", reason
+        if key is not None:
+            self._retry_at[key] = time.monotonic() + RETRY_SECONDS

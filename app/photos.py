@@ -63,9 +63,10 @@ def analyse(
     *,
     choose: Choose | None = None,
     known: Sequence[Detection] | None = None,
+    model: str | None = None,
 ) -> Analysis:
     """The picture's faces, worked out behind the gate. Raises as the pipeline and the gate do."""
-    with parts.engine.pipeline() as pipeline, parts.gate.place(client.gone, client.deadline):
+    with parts.engine.pipeline(model) as pipeline, parts.gate.place(client.gone, client.deadline):
         if known is not None:
             analysis = pipeline.embed_known(data, known, cancelled=client.gone.is_set)
         else:

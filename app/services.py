@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import threading
 import time
@@ -11,10 +12,11 @@ from typing import TYPE_CHECKING, Literal
 
 from app.auth import Keys
 from app.bodies import Budget
-from app.engine import Engine
+from app.engine import Engine, Wanted
 from app.gate import Gate
 from app.limits import Limits
 from app.metrics import Metrics
+from app.modelfiles import ModelFiles
 from app.peers import Network, parse_networks
 from app.thumbnails import Thumbnails
 from faces.addresses import parse_origins
@@ -23,6 +25,7 @@ from faces.decoder import Decoder
 from faces.errors import ConfigError, DatabaseUnavailable, LikenessError
 from faces.fetch import Fetcher
 from faces.finder import Finder
+from faces.leases import Holder
 from faces.models import files
 from faces.originals import Originals, folders_of
 from faces.pictures import Pictures
@@ -32,7 +35,10 @@ from faces.store import Store
 from faces.watch import Watch
 
 if TYPE_CHECKING:
-    from faces.loading import AnyPipeline as Pipeline
+    pass
+
+if TYPE_CHECKING:
+    from faces.loading import AnyPipeline
 
 EncoderKind = Literal["onnx", "remote", "deepface", "disabled"]
 GATE_WIDTH = 2
@@ -146,6 +152,9 @@ class Services:
     def stop(self) -> None:
         """End the threads and close connections, in the reverse order."""
         self.engine.stop()
+        if self._store is not None and self.engine.state != "disabled":
+            with contextlib.suppress(LikenessError):  # it expires by itself, too
+                self._store.presence.leave(Holder.this_process("web"))
         if self._watch is not None:
             self._watch.stop()
         self.fetcher.close()
@@ -169,14 +178,14 @@ def check(settings: Settings) -> Keys:
 def build(settings: Settings, metrics: Metrics, *, encoder_only: bool = False) -> Services:
     """The services of one process, not started. Raises ConfigError."""
     keys = check(settings)
-    client = None
-    watch = None
+    client, watch, store, finder = None, None, None, None
     if settings.mongodb_uri is not None and not encoder_only:
         client = connect(settings, "web")
         db = database(client, settings)
-        watch = Watch(db)
+        watch, store = Watch(db), Store(db)
+        finder = Finder(db, watch)
     fetcher = Fetcher(parse_origins(settings.media_allowed_hosts), timeout=FETCH_SECONDS)
-    services = Services(
+    return Services(
         settings=settings,
         keys=keys,
         limits=Limits(
@@ -184,7 +193,7 @@ def build(settings: Settings, metrics: Metrics, *, encoder_only: bool = False) -
         ),
         metrics=metrics,
         trusted=parse_networks(settings.trusted_proxies),
-        engine=_engine(settings, watch),
+        engine=_engine(settings, watch, store),
         fetcher=fetcher,
         gate=Gate(GATE_WIDTH, GATE_QUEUE),
         fetch_gate=Gate(FETCH_WIDTH, FETCH_QUEUE),
@@ -195,13 +204,10 @@ def build(settings: Settings, metrics: Metrics, *, encoder_only: bool = False) -
         encoder_choice=choose_encoder(settings),
         encoder_only=encoder_only,
         client=client,
+        _store=store,
+        _watch=watch,
+        _finder=finder,
     )
-    if client is not None and watch is not None:
-        db = database(client, settings)
-        services._store = Store(db)
-        services._watch = watch
-        services._finder = Finder(db, watch)
-    return services
 
 
 def choose_encoder(settings: Settings) -> tuple[EncoderKind, str]:
@@ -224,33 +230,41 @@ def configured_model(settings: Settings) -> str | None:
     )
 
 
-def _engine(settings: Settings, watch: Watch | None) -> Engine:
-    def wanted() -> str | None:
+def _engine(settings: Settings, watch: Watch | None, store: Store | None) -> Engine:
+    def wanted() -> Wanted:
         try:
             active = watch.active() if watch is not None else None
         except LikenessError:
-            active = None  # the database is away: go on with what is loaded or configured
-            if engine.model is not None:
-                return engine.model
-        return active.key if active is not None else configured_model(settings)
+            # The database is away: go on with what is loaded or configured.
+            return Wanted(engine.model or configured_model(settings))
+        if active is None:
+            return Wanted(configured_model(settings))
+        upcoming = active.next.key if active.preparing and active.next else None
+        return Wanted(active.key, upcoming)
 
-    def load(key: str) -> Pipeline:
+    def load(key: str) -> AnyPipeline:
         from faces.loading import load_pipeline  # heavy: only once the port is bound
 
         return load_pipeline(settings, key)
 
-    def present(key: str) -> bool:
-        return settings.encoder == "remote" or (
-            files.encoder_path(settings.models_path, key).is_file()
-            and files.detector_path(settings.models_path).is_file()
-        )
+    beat = None
+    if store is not None:
+        holder = Holder.this_process("web")
+        presence = store.presence
+
+        def beat(models: list[str], problem: str | None) -> None:
+            presence.beat(holder, models, problem)
 
     auto = settings.model_auto_fetch
     engine = Engine(
         enabled=settings.face_recognition_enabled,
         wanted=wanted,
         load=load,
-        present=present,
-        may_fetch=not settings.production if auto is None else auto,
+        files=ModelFiles(
+            settings.models_path,
+            may_fetch=not settings.production if auto is None else auto,
+            remote=settings.encoder == "remote",
+        ),
+        beat=beat,
     )
     return engine

@@ -38,8 +38,7 @@ from app.schemas import (
     answer,
 )
 from app.services import Services
-from faces.errors import Loading
-from faces.records import API_SOURCE, PutResult
+from faces.records import API_SOURCE, ActiveModel, PutResult
 from faces.types import Analysis, MediaInfo, MediaRef
 
 router = APIRouter(tags=["media"])
@@ -86,44 +85,50 @@ def put_media(
     info = MediaInfo(
         url=form.image_url, title=form.title, taken_at=form.taken_at, metadata=form.metadata
     )
-    model = parts.active_model().key
-    result = parts.store.unchanged(ref, content, PIPELINE_VERSION, model)
-    timings: dict[str, float] = {}
-    if result is not None:
+    active = parts.active_model()
+    result = parts.store.unchanged(ref, content, PIPELINE_VERSION, active.key)
+    if result is not None and not (active.preparing and active.next):
         parts.store.update_info(ref, info)
-    else:
-        analysis, crops = _analysed(parts, client, data, keep=form.image_url is None)
-        if analysis.model != model:
-            raise Loading("The service is just switching to another model.", retry_after=2)
-        timings = analysis.timings_ms
-        result = parts.store.put_item(
-            ref,
-            info,
-            analysis,
-            content=content,
-            min_quality=parts.settings.face_min_quality,
-            pipeline_version=PIPELINE_VERSION,
-            began_rev=began,
-            crops=crops,
-        )
-    return answer(_indexed(parts, result, model, timings), 201 if result.created else 200)
+        return answer(_indexed(parts, result, active.key, {}))
+    analysis = photos.analyse(parts, client, data, "index", model=active.key)
+    result = parts.store.put_item(
+        ref,
+        info,
+        analysis,
+        content=content,
+        min_quality=parts.settings.face_min_quality,
+        pipeline_version=PIPELINE_VERSION,
+        began_rev=began,
+        also=_upcoming(parts, client, data, analysis, active),
+        crops=_crops(parts, client, data, analysis, fetchable=form.image_url is not None),
+    )
+    indexed = _indexed(parts, result, active.key, analysis.timings_ms)
+    return answer(indexed, 201 if result.created else 200)
 
 
-def _analysed(
-    parts: Services, client: Client, data: bytes, *, keep: bool
-) -> tuple[Analysis, dict[int, bytes]]:
-    """The analysis, and the crops to keep for a picture that cannot be fetched again."""
-    analysis = photos.analyse(parts, client, data, "index")
+def _upcoming(
+    parts: Services, client: Client, data: bytes, analysis: Analysis, active: ActiveModel
+) -> tuple[Analysis, ...]:
+    """The same faces by the next model, while a switch to it is being prepared."""
+    if not (active.preparing and active.next) or not analysis.faces:
+        return ()
+    known = [face.detection for face in analysis.faces]
+    return (photos.analyse(parts, client, data, "index", known=known, model=active.next.key),)
+
+
+def _crops(
+    parts: Services, client: Client, data: bytes, analysis: Analysis, *, fetchable: bool
+) -> dict[int, bytes]:
+    """The crops to keep: of all faces, or only where the picture cannot be fetched again."""
     wish = parts.settings.keep_crops
-    if wish == "off" or (wish == "uploads" and not keep):
-        return analysis, {}
+    if wish == "off" or (wish == "uploads" and fetchable) or not analysis.faces:
+        return {}
     with parts.engine.pipeline() as pipeline, parts.gate.place(client.gone, client.deadline):
-        crops = {
+        return {
             position: pipeline.crop(data, face.detection.box)
             for position, face in enumerate(analysis.faces)
             if face.quality >= parts.settings.face_min_quality
         }
-    return analysis, crops
 
 
 def _indexed(parts: Services, result: PutResult, model: str, timings: dict[str, float]) -> Indexed:

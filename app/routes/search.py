@@ -17,7 +17,7 @@ from app.schemas import Box as WireBox
 from app.schemas import Found, ImageSize, Match, SearchedFace, Unsearched, answer
 from app.services import Services
 from faces import filters
-from faces.errors import InvalidRequest, Loading, NoFace
+from faces.errors import InvalidRequest, NoFace
 from faces.models import cards
 from faces.records import ActiveModel
 from faces.search import Found as CoreFound
@@ -125,11 +125,9 @@ def _by_photo(
         chosen[:] = _chosen(faces, form.face, parts.settings.face_min_quality)
         return chosen
 
-    analysis = photos.analyse(parts, client, data, "search", choose=choose)
+    analysis = photos.analyse(parts, client, data, "search", choose=choose, model=active.key)
     if not analysis.faces:
         raise NoFace("No face was found in the photo, so there is nothing to search by.")
-    if analysis.model != active.key:
-        raise Loading("The service is just switching to another model: try again.", retry_after=2)
     began = time.perf_counter()
     queries = [e for i in chosen if (e := analysis.faces[i].embedding) is not None]
     found = parts.finder.vectors(request, queries, active)
