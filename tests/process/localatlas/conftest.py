@@ -97,3 +97,17 @@ def serve(tmp_path: Path) -> Iterator[Callable[..., Server]]:
     yield start
     for server in started:
         server.stop()
+
+
+@pytest.fixture
+def server_on() -> Iterator[Callable[..., Server]]:
+    """Start a localatlas on any folder; all of them end with the test."""
+    started: list[Server] = []
+
+    def start(data: Path, *arguments: str) -> Server:
+        started.append(Server(data, *arguments))
+        return started[-1].start()
+
+    yield start
+    for server in started:
+        server.stop()
