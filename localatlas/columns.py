@@ -14,9 +14,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from localatlas.arrays import Growing, Mask, Strings
 from localatlas.filters import (
     BOOLEAN,
     DATE,
+    NUMBER,
     OBJECT_ID,
     STRING,
     UUID,
@@ -32,7 +34,6 @@ from localatlas.filters import (
 )
 from localatlas.vectorfile import Frozen
 
-Mask = NDArray[np.bool_]
 # Longer strings are cut when they are indexed (not when they are asked for): the longest index
 # term.
 MAX_STRING = 8191
@@ -44,62 +45,6 @@ RELATIONS: dict[str, Callable[[Any, Any], Any]] = {
     "$lt": operator.lt,
     "$lte": operator.le,
 }
-
-
-class Growing:
-    """A numpy array that grows at its end by doubling, starting small."""
-
-    def __init__(self, dtype: type[np.generic], values: NDArray[Any] | None = None) -> None:
-        self._values = np.empty(16, dtype) if values is None else values.astype(dtype)
-        self._count = 0 if values is None else len(values)
-
-    def append(self, value: Any) -> None:
-        """Add one value."""
-        if self._count == len(self._values):
-            grown = np.empty(max(16, self._count + self._count // 2), self._values.dtype)
-            grown[: self._count] = self._values
-            self._values = grown
-        self._values[self._count] = value
-        self._count += 1
-
-    def view(self) -> NDArray[Any]:
-        """Return the values so far, without a copy."""
-        return self._values[: self._count]
-
-
-class Strings:
-    """Distinct strings and their numbers, in the order in which they were met."""
-
-    def __init__(self, values: Sequence[str] = ()) -> None:
-        self.values = list(values)
-        self._numbers = {value: number for number, value in enumerate(self.values)}
-        self._sorted: NDArray[np.int32] | None = None
-
-    def number(self, value: str) -> int:
-        """Return the number of `value`, a new one if need be."""
-        number = self._numbers.get(value)
-        if number is None:
-            number = self._numbers[value] = len(self.values)
-            self.values.append(value)
-            self._sorted = None
-        return number
-
-    def find(self, value: str) -> int:
-        """Return the number of `value`, or -1."""
-        return self._numbers.get(value, -1)
-
-    def standing(self, relation: str, value: str) -> Mask:
-        """Return for each number whether its string stands in `relation` to `value`."""
-        if self._sorted is None:
-            order = sorted(range(len(self.values)), key=self.values.__getitem__)
-            self._sorted = np.array(order, dtype=np.int32)
-        # Code points order as their UTF-8 bytes do, so Python's order is the index's.
-        left = relation in ("$lt", "$gte")
-        low = _bisect(self.values, self._sorted, value, left=left)
-        found = np.zeros(len(self.values), np.bool_)
-        chosen = self._sorted[:low] if relation in ("$lt", "$lte") else self._sorted[low:]
-        found[chosen] = True
-        return found
 
 
 class Column:
@@ -144,15 +89,17 @@ class Column:
 
     def one_of(self, values: Sequence[Value], mask: Mask) -> None:
         """Set `mask` where any value of a row equals one of `values`, all of one family."""
-        if values[0].family == STRING and (found := self._arrays(STRING)) is not None:
-            wanted = np.zeros(len(self.strings.values) + 1, np.bool_)
-            wanted[[self.strings.find(value.content) for value in values]] = True
-            # The last place stands for every string that no row has.
-            wanted[-1] = False
-            mask[found[0][wanted[found[1]]]] = True
-            return
-        for value in values:
-            self.compare("$eq", value, mask)
+        family = values[0].family
+        contents = [value.content for value in values]
+        if family == NUMBER:
+            self._among("integer", [_integer_test("$eq", each) for each in contents], mask)
+            self._among("double", [_double_test("$eq", each) for each in contents], mask)
+        elif family == STRING:
+            self._among(STRING, [("$eq", self.strings.find(each)) for each in contents], mask)
+        elif family in (OBJECT_ID, UUID):
+            self._wide_among(family, [_halves(each) for each in contents], mask)
+        else:
+            self._among(family, [("$eq", each) for each in contents], mask)
 
     def freeze(self) -> Frozen:
         """Return the column as arrays by name, to be kept in a file."""
@@ -233,6 +180,27 @@ class Column:
             mask[found[0][np.isnan(found[1])]] = True
         else:
             mask[found[0][RELATIONS[test[0]](found[1], test[1])]] = True
+
+    def _among(self, family: str, tests: Sequence[tuple[str, Any] | bool], mask: Mask) -> None:
+        """Set `mask` where a value equals one that the tests, each an equality or False, name."""
+        found = self._arrays(family)
+        if found is None:
+            return
+        named = [test for test in tests if isinstance(test, tuple)]
+        equals = [content for relation, content in named if relation == "$eq"]
+        mask[found[0][np.isin(found[1], np.array(equals, found[1].dtype))]] = True
+        if len(equals) < len(named):
+            mask[found[0][np.isnan(found[1])]] = True
+
+    def _wide_among(self, family: str, pairs: Sequence[tuple[int, int]], mask: Mask) -> None:
+        found = self._arrays(family)
+        if found is None:
+            return
+        rows, high, low = found
+        near = np.flatnonzero(np.isin(high, np.array([top for top, _ in pairs], np.uint64)))
+        wanted = set(pairs)
+        held = zip(high[near].tolist(), low[near].tolist(), strict=True)
+        mask[rows[near[[pair in wanted for pair in held]]]] = True
 
     def _strings(self, relation: str, content: str, mask: Mask) -> None:
         found = self._arrays(STRING)
@@ -370,18 +338,6 @@ def _double_test(relation: str, bound: int | float) -> tuple[str, Any] | bool:
     if nearest < bound:
         return ("$gt" if relation in ("$gt", "$gte") else "$lte"), nearest
     return ("$gte" if relation in ("$gt", "$gte") else "$lt"), nearest
-
-
-def _bisect(values: Sequence[str], order: NDArray[np.int32], value: str, *, left: bool) -> int:
-    low, high = 0, len(order)
-    while low < high:
-        middle = (low + high) // 2
-        held = values[order[middle]]
-        if held < value or (not left and held == value):
-            low = middle + 1
-        else:
-            high = middle
-    return low
 
 
 def _renumbered(rows: Growing, new_rows: NDArray[np.int32]) -> Growing:

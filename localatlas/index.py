@@ -25,8 +25,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from localatlas.arrays import Mask
 from localatlas.bsonvectors import Vector
-from localatlas.columns import Mask, reach
+from localatlas.columns import reach
 from localatlas.definition import Definition, VectorField
 from localatlas.errors import QueryError, unsupported
 from localatlas.filters import Expression, needed_paths

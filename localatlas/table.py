@@ -16,8 +16,9 @@ from bson import encode
 from bson.objectid import ObjectId
 from numpy.typing import NDArray
 
+from localatlas.arrays import Growing, Mask
 from localatlas.bsonvectors import Vector, document_vector
-from localatlas.columns import Column, Growing, Mask, evaluate
+from localatlas.columns import Column, evaluate
 from localatlas.definition import VectorField
 from localatlas.filters import Expression
 from localatlas.vectorfile import TableContents

@@ -33,6 +33,8 @@ LEAD = struct.Struct("<8sII")
 CODEC: CodecOptions[dict[str, Any]] = CodecOptions(
     datetime_conversion=DatetimeConversion.DATETIME_MS,
     uuid_representation=UuidRepresentation.UNSPECIFIED,
+    # A string that is no UTF-8 must not stop an index.
+    unicode_decode_error_handler="replace",
 )
 
 
