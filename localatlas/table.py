@@ -114,8 +114,8 @@ class Table:
         if start is None:
             return
         count = self._counts.pop(key, 1)
+        # Their ids stay until the arrays are rewritten: a search under way may still read them.
         self._alive.view()[start : start + count] = False
-        self._ids[start : start + count] = [None] * count
         self._dead += count
         if self._dead > SPARE_ROWS + SPARE_SHARE * (len(self._ids) - self._dead):
             self.compact()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import struct
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -230,6 +231,30 @@ def test_rows_of_deleted_documents_do_not_pile_up() -> None:
     assert len(held) == SPARE_ROWS
     assert held._documents.rows <= 3 * SPARE_ROWS
     assert ids(held, filter={"t": "7"}) == [7]
+
+
+def test_searches_beside_writes_see_whole_documents() -> None:
+    held = index(*({"_id": n, "v": [n, 0], "t": "a"} for n in range(500)))
+    failures: list[object] = []
+    stop = threading.Event()
+
+    def write() -> None:
+        rng = np.random.default_rng(1)
+        while not stop.is_set():
+            n = int(rng.integers(0, 500))
+            held.put({"_id": n, "v": [n, 0], "t": "a" if n % 2 else ["a", "b"]})
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    for _ in range(100):
+        found = hits(held, limit=100, filter={"t": "a"})
+        wanted = [(n, pytest.approx(1 / (1 + n * n))) for n, _ in found]
+        if found != wanted or len({n for n, _ in found}) != 100:
+            failures.append(found)
+    stop.set()
+    writer.join()
+
+    assert not failures
 
 
 def everything() -> VectorIndex:
