@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 
-from faces.database import Db, connect, database
-from faces.errors import LikenessError
+from faces import restore, tombstones
+from faces.database import FACES, Db, Document, connect, database, translate
+from faces.errors import ConfigError, LikenessError
+from faces.models.cards import CARDS, card
 from faces.settings import Settings, load
-from migrations import choice, indexes
+from faces.store_models import ModelStore
+from migrations import choice, cli_model, indexes
+from migrations import size as sizing
 from migrations.ledger import Ledger
 from migrations.runner import Plan, Runner
 from migrations.step import discover
@@ -21,6 +27,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         settings = load()
+        if options.command == "size":
+            return _size(options)
         client = connect(settings, "migrations", deadline=False)
         try:
             code: int = options.run(options, settings, database(client, settings))
@@ -52,7 +60,57 @@ def _parser() -> argparse.ArgumentParser:
     status.set_defaults(run=_status)
     down = commands.add_parser("down", help="revert the last applied step")
     down.set_defaults(run=_down)
+    cli_model.add(commands).set_defaults(run=_model)
+    size = commands.add_parser("size", help="RAM, disk and tiers for so many faces")
+    size.add_argument("--faces", type=int, required=True, metavar="N")
+    size.add_argument("--model", default="facenet512", choices=sorted(CARDS))
+    size.add_argument("--tier", choices=[tier.name for tier in sizing.TIERS])
+    stones = commands.add_parser("tombstones", help="move what was erased to another database")
+    stones.add_argument("what", choices=("export", "import"))
+    stones.add_argument("file", nargs="?", default="-", help="JSON lines; - is standard in or out")
+    stones.set_defaults(run=_tombstones)
     return parser
+
+
+def _size(options: argparse.Namespace) -> int:
+    if options.faces < 1:
+        print("--faces must be at least 1.", file=sys.stderr)
+        return 2
+    dimensions = card(options.model).dimensions
+    print("\n".join(sizing.report(options.faces, dimensions, options.model, options.tier)))
+    return 0
+
+
+def _tombstones(options: argparse.Namespace, settings: Settings, db: Db) -> int:
+    path = None if options.file == "-" else Path(options.file)
+    if options.what == "export":
+        count = 0
+        with contextlib.ExitStack() as stack:
+            out = stack.enter_context(path.open("w", encoding="utf-8")) if path else sys.stdout
+            for stone in tombstones.export(db):
+                out.write(json.dumps(stone, ensure_ascii=False) + "\n")
+                count += 1
+        _say(f"exported {count} tombstones")
+        return 0
+    try:
+        text = path.read_text("utf-8") if path else sys.stdin.read()
+    except (OSError, UnicodeDecodeError):
+        raise ConfigError("The file of tombstones cannot be read.") from None
+    done = restore.apply(db, list(_parsed(text)))
+    print(
+        f"imported {done.tombstones} tombstones; "
+        f"deleted {done.items_deleted} items and {done.faces_deleted} faces that they cover"
+    )
+    return 0
+
+
+def _parsed(text: str) -> Iterator[Document]:
+    for number, line in enumerate(text.splitlines(), 1):
+        try:
+            value = json.loads(line)
+        except ValueError:
+            raise ConfigError(f"Line {number} is not an exported tombstone.") from None
+        yield tombstones.parse(value, number)
 
 
 def _say(line: str) -> None:
@@ -86,11 +144,26 @@ def _plan(options: argparse.Namespace, settings: Settings, db: Db) -> int:
         print(f"# {action.why}")
         for line in action.diff:
             print(f"#   {line}")
+        if line := _disk(db, action):
+            print(f"# {line}")
         print(json.dumps(action.command))
     if not plan.steps and not plan.index_actions:
         print("# nothing to do")
     _warn(plan, settings)
     return 0
+
+
+def _disk(db: Db, action: indexes.Action) -> str | None:
+    """What building the index takes of disk, beside what is there."""
+    definition = action.definition
+    if definition is None:
+        return None
+    vector = definition["fields"][0]
+    with translate():
+        count = db[FACES].estimated_document_count()
+    found = sizing.size(count, vector["numDimensions"], vector.get("quantization", "none"))
+    extra = found.rebuild if action.rebuild else found.disk
+    return f"takes about {extra / 1024**2:,.1f} MiB more disk for {count} faces while it is built"
 
 
 def _status(options: argparse.Namespace, settings: Settings, db: Db) -> int:
@@ -110,6 +183,9 @@ def _status(options: argparse.Namespace, settings: Settings, db: Db) -> int:
         print("model: none is active yet")
     else:
         print(f"model: {plan.active.key}, index {plan.active.index}")
+        if plan.active.left_behind:
+            lack = ModelStore(db).missing(plan.active.key)
+            print(f"  {lack} face(s) have no vector of it and are not searched")
     for index in indexes.wanted(plan.active):
         live = plan.live.get(index.name)
         serves = "queryable" if live and live.queryable else "not queryable"
@@ -120,6 +196,10 @@ def _status(options: argparse.Namespace, settings: Settings, db: Db) -> int:
             print(f"  {line}")
     _warn(plan, settings)
     return 0 if plan.empty and plan.active is not None else 1
+
+
+def _model(options: argparse.Namespace, settings: Settings, db: Db) -> int:
+    return cli_model.run(options, settings, db, say=_say, tell=print)
 
 
 def _down(options: argparse.Namespace, settings: Settings, db: Db) -> int:

@@ -33,6 +33,14 @@ class Action:
     diff: tuple[str, ...] = ()
     rebuild: bool = False
 
+    @property
+    def definition(self) -> dict[str, Any] | None:
+        """The definition that it sends, if any."""
+        if "indexes" in self.command:
+            found: dict[str, Any] = self.command["indexes"][0]["definition"]
+            return found
+        return self.command.get("definition")
+
 
 def wanted(active: ActiveModel | None) -> list[Wanted]:
     """The indexes of the active model and of the one that a switch prepares."""

@@ -86,6 +86,23 @@ class Ledger:
         with translate():
             self._db[MIGRATIONS].delete_one({"_id": step.name})
 
+    def note(self, name: str, what: Mapping[str, object]) -> None:
+        """Records something that is no step: an index that was measured and accepted."""
+        with translate():
+            self._db[MIGRATIONS].update_one(
+                {"_id": name},
+                {
+                    "$set": {
+                        "kind": "note",
+                        **what,
+                        "at": documents.utc(dt.datetime.now(dt.UTC)),
+                        "by": who(),
+                        "release": release(),
+                    }
+                },
+                upsert=True,
+            )
+
     def send(self, commands: Sequence[Command]) -> None:
         """Sends commands in order; one that finds its work done is no error."""
         for command in commands:

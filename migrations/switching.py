@@ -1,0 +1,258 @@
+"""Switching the active model: re-embed, prepare, flip; and rolling back and pruning.
+
+Every part can be cut and begun again: what was done is seen in the database, and done no second
+time.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from faces.database import FACES, IN_FLIGHT_S, Db, Document, translate
+from faces.errors import Conflict
+from faces.job_run import Handler, run_claimed
+from faces.leases import Holder
+from faces.models.cards import card
+from faces.presence import WORKER, Presence
+from faces.records import ActiveModel, Quantization
+from faces.search import index_name, vector_path
+from faces.store import Store
+from faces.store_models import ModelStore
+from faces.watch import list_indexes
+from migrations import indexes
+from migrations.runner import Runner
+
+PREPARE_S = 120.0
+FOLLOW_S = 0.5
+PRUNE_PAGE = 500
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """The model that a switch goes to."""
+
+    key: str
+    build: str
+    quantization: Quantization = "none"
+
+
+class Switch:
+    """The steps of a switch. `reembed` is the job's handler for when no worker lives."""
+
+    def __init__(self, db: Db, runner: Runner, reembed: Handler, say: Say) -> None:
+        self._db = db
+        self._store = Store(db)
+        self._models = ModelStore(db)
+        self._presence = Presence(db)
+        self._runner = runner
+        self._reembed = reembed
+        self._say = say
+
+    def begin(self, wish: Wish) -> ActiveModel:
+        """Notes the next model and creates its index. Raises Conflict when it is active already."""
+        card(wish.key)
+        with self._runner.lease():
+            active = self._active()
+            if active.next is not None and active.next.key == wish.key:
+                index = active.next.index
+            else:
+                index = self._free_name(active, wish)
+            active = self._models.begin_switch(wish.key, wish.build, index, wish.quantization)
+            live = list_indexes(self._db)
+            for action in indexes.actions(indexes.wanted(active), live):
+                self._runner.send(action)
+        return active
+
+    def embed(self, key: str, *, limit: int | None = None) -> int:
+        """How many faces still lack the vector after the job that gives it to all of them.
+
+        A live worker runs the job; without one it runs here. Progress is told as it goes.
+        """
+        missing = self._models.missing(key)
+        if not missing:
+            return 0
+        job = self._store.jobs.active("reembed")
+        params: Document = {"model": key} | ({"limit": limit} if limit else {})
+        if job is not None and job.params.get("model") not in (key, None):
+            raise Conflict("Faces are being embedded for another model: wait for that job.")
+        if job is None and not self._presence.alive(WORKER):
+            self._say(f"embedding {missing} faces for {key} here, as no worker is running")
+            holder = Holder.this_process("migrations")
+            document = self._store.jobs.begin("reembed", None, params, holder)
+            run_claimed(self._store, document, self._reembed)
+            job_id: str = document["_id"]
+        else:
+            job_id = job.job_id if job else self._store.jobs.enqueue("reembed", None, params)
+            self._say(f"embedding {missing} faces for {key} in the worker, job {job_id}")
+        self._follow(job_id)
+        return self._models.missing(key)
+
+    def prepare(self, key: str, timeout_s: float = PREPARE_S) -> None:
+        """Returns when every live process can make the next model's vectors.
+
+        From then on each picture that is indexed gets both. Raises Conflict naming a process that
+        cannot, and takes the preparation back.
+        """
+        self._models.set_preparing(key, True)
+        until = time.monotonic() + timeout_s
+        told = ""
+        while True:
+            waiting = [
+                process
+                for process in self._presence.processes()
+                if not {key, "*"} & set(process.models) and process.role in ("web", WORKER)
+            ]
+            stuck = [process for process in waiting if process.problem]
+            if stuck or (waiting and time.monotonic() > until):
+                self._models.set_preparing(key, False)
+                named = ", ".join(f"{p.role} {p.name.split('/')[1]}" for p in stuck or waiting)
+                why = stuck[0].problem if stuck else f"not within {timeout_s:.0f} s"
+                raise Conflict(f"Not every process has loaded {key}: {named} ({why}).")
+            if not waiting:
+                break
+            line = f"waiting for {len(waiting)} process(es) to load {key}"
+            if line != told:
+                self._say(line)
+                told = line
+            time.sleep(0.25)
+        # What was being stored when the preparation began may still lack the new vector.
+        time.sleep(IN_FLIGHT_S)
+
+    def flip(self, key: str, *, leave_behind: int = 0) -> ActiveModel:
+        """The new active model. Raises Conflict while more faces lack its vector than allowed."""
+        with self._runner.lease():
+            active = self._active()
+            if active.key == key and active.next is None:
+                return active
+            if active.next is None or active.next.key != key:
+                raise Conflict(f"No switch to {key} is being prepared.")
+            missing = self.check_missing(key, leave_behind)
+            state = list_indexes(self._db).get(active.next.index)
+            if state is None or not state.queryable:
+                raise Conflict(f"The vector index {active.next.index} is not queryable yet.")
+            active = self._models.flip(key, missing)
+        self._say(f"the active model is {key}")
+        return active
+
+    def check_missing(self, key: str, leave_behind: int) -> int:
+        """How many faces lack the vector. Raises Conflict when more than `leave_behind` do."""
+        missing = self._models.missing(key)
+        if missing > leave_behind:
+            raise Conflict(
+                f"{missing} face(s) have no vector of {key}: their originals are gone or "
+                f"unreadable. `python -m migrations model {key} --leave-behind {missing}` "
+                "switches without them; they stay stored, and search no longer finds them."
+            )
+        return missing
+
+    def roll_back(self) -> str:
+        """The key of the model that was active before, which is now the next one."""
+        active = self._active()
+        before = active.previous
+        if before is None:
+            raise Conflict(
+                "There is no model to roll back to: nothing was switched, or it was pruned."
+            )
+        if before.key != active.key and (missing := self._models.missing(before.key)):
+            raise Conflict(
+                f"{missing} face(s) were indexed since and have no vector of {before.key}: "
+                f"`python -m migrations model {before.key}` embeds them and switches."
+            )
+        self._models.begin_switch(before.key, before.build, before.index, before.quantization)
+        return before.key
+
+    def prune(self) -> list[str]:
+        """The names of what was dropped: every index and vector that is not the active model's."""
+        dropped = []
+        active = self._active()
+        for model in (active.next, active.previous):
+            if model is not None:
+                self._models.forget(model.index)
+        live = list_indexes(self._db)
+        for name in sorted(live):
+            if name != active.index and name.startswith("faces_"):
+                self._runner.send(indexes.Action(indexes.drop(name), f"{name} is not in use"))
+                dropped.append(name)
+        for key in self._other_models(active):
+            count = self._unset(key)
+            dropped.append(f"{count} vectors of {key}")
+        return dropped
+
+    def ready(self, key: str) -> ActiveModel | None:
+        """The next model when it is `key`, else None."""
+        active = self._active()
+        return active.next if active.next is not None and active.next.key == key else None
+
+    def _active(self) -> ActiveModel:
+        active = self._models.active()
+        if active is None:
+            raise Conflict("The database has no active model: run `python -m migrations up` first.")
+        return active
+
+    def _free_name(self, active: ActiveModel, wish: Wish) -> str:
+        """An index name for the wish: the model's own, or a new version beside the live one."""
+        previous = active.previous
+        if previous is not None and (previous.key, previous.quantization) == (
+            wish.key,
+            wish.quantization,
+        ):
+            return previous.index
+        if active.key != wish.key:
+            return index_name(wish.key)
+        if active.quantization == wish.quantization:
+            raise Conflict(f"{wish.key} is the active model already.")
+        version = int(active.index.rpartition("_v")[2])
+        return index_name(wish.key, version + 1)
+
+    def _follow(self, job_id: str) -> None:
+        told = ""
+        while True:
+            job = self._store.jobs.get(job_id)
+            line = f"embedded {job.done} of {job.total or '?'} faces" + (
+                f", {job.eta_s:.0f} s left" if job.eta_s else ""
+            )
+            if job.waiting_for:
+                line = "waiting for a worker: start one with `python -m indexer run`"
+            if line != told:
+                self._say(line)
+                told = line
+            if job.state in ("failed", "cancelled"):
+                raise Conflict(f"Embedding stopped: {job.last_error or job.state}.")
+            if job.state == "succeeded":
+                return
+            time.sleep(FOLLOW_S)
+
+    def _other_models(self, active: ActiveModel) -> Sequence[str]:
+        from faces.models.cards import CARDS
+
+        found = []
+        for key in CARDS:
+            if key == active.key:
+                continue
+            with translate():
+                if self._db[FACES].find_one({f"builds.{key}": {"$exists": True}}, {"_id": 1}):
+                    found.append(key)
+        return found
+
+    def _unset(self, key: str) -> int:
+        """How many faces lost their vector of a model, page by page."""
+        from pymongo import UpdateOne
+
+        count = 0
+        after = ""
+        gone = {"$unset": {vector_path(key): "", f"builds.{key}": ""}}
+        while True:
+            query = {"_id": {"$gt": after}, f"builds.{key}": {"$exists": True}}
+            with translate():
+                rows = list(
+                    self._db[FACES].find(query, {"_id": 1}).sort([("_id", 1)]).limit(PRUNE_PAGE)
+                )
+                if not rows:
+                    return count
+                writes = [UpdateOne({"_id": row["_id"]}, gone) for row in rows]
+                count += self._db[FACES].bulk_write(writes, ordered=False).modified_count
+            after = rows[-1]["_id"]
+            self._say(f"dropped {count} vectors of {key}")
