@@ -8,6 +8,8 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from starlette.responses import HTMLResponse
 
+from app.schemas import Readiness
+
 HERE = Path(__file__).parent
 STATIC = HERE / "static"
 CSP = (
@@ -25,6 +27,24 @@ def _templates() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+
+
+def state_text(state: Readiness) -> str:
+    """The readiness in a sentence that a person can read."""
+    if state.status == "ready":
+        return "Ready."
+    if state.status == "disabled":
+        return "Face recognition is switched off here."
+    return " ".join(state.reasons.values()) or "Starting."
+
+
+def word(similarity: float, threshold: float) -> str:
+    """A similarity in words, relative to the threshold of the model's card."""
+    if similarity >= threshold + 0.5 * (1 - threshold):
+        return "very similar"
+    if similarity >= threshold:
+        return "similar"
+    return "below the threshold"
 
 
 def render(name: str, status: int = 200, **values: object) -> HTMLResponse:

@@ -29,6 +29,10 @@ def readiness(parts: Services) -> Readiness:
         reasons["encoder"] = parts.engine.reason
     if not parts.encoder_only:
         _database(parts, checks, reasons, disabled=disabled)
+    awaited = parts.settings.ready_file
+    if awaited is not None and not awaited.exists():
+        checks["samples"] = "loading"
+        reasons["samples"] = "The sample photos are being indexed."
     return Readiness(status=_status(checks, disabled=disabled), checks=checks, reasons=reasons)
 
 

@@ -48,19 +48,40 @@ def search(
     form = incoming.form
     kind = exactly_one(_given(incoming), FORMS)
     caller.enter(form.collection)
+    if kind in ("image", "image_url", "image_base64"):
+        data = photos.picture(
+            parts, client, incoming.pictures.get("image"), form.image_url, form.image_base64
+        )
+        return answer(run(parts, client, form, data))
     active = parts.active_model()
     request = _request(parts, form, active)
     if kind == "face_id":
         return _by_stored(lambda: parts.finder.by_face(request, form.face_id or "", active))
     if kind == "subject_id":
         return _by_stored(lambda: parts.finder.by_subject(request, form.subject_id or "", active))
-    if kind == "vector":
-        vector = vectors.unit(form.vector or (), cards.card(active.key).dimensions)
-        return _by_stored(lambda: parts.finder.vectors(request, [vector], active))
-    data = photos.picture(
-        parts, client, incoming.pictures.get("image"), form.image_url, form.image_base64
-    )
-    return _by_photo(parts, client, request, form, data, active)
+    vector = vectors.unit(form.vector or (), cards.card(active.key).dimensions)
+    return _by_stored(lambda: parts.finder.vectors(request, [vector], active))
+
+
+def run(parts: Services, client: Client, form: SearchForm, data: bytes) -> Found:
+    """The answer for a photo. What needs no photo is checked before it is looked at."""
+    active = parts.active_model()
+    request = _request(parts, form, active)
+    chosen: list[int] = []
+
+    def choose(faces: Sequence[Face]) -> list[int]:
+        chosen[:] = _chosen(faces, form.face, parts.settings.face_min_quality)
+        return chosen
+
+    analysis = photos.analyse(parts, client, data, "search", choose=choose, model=active.key)
+    if not analysis.faces:
+        raise NoFace("No face was found in the photo, so there is nothing to search by.")
+    began = time.perf_counter()
+    queries = [e for i in chosen if (e := analysis.faces[i].embedding) is not None]
+    found = parts.finder.vectors(request, queries, active)
+    ms = (time.perf_counter() - began) * 1000
+    parts.metrics.stages({"search": ms})
+    return _found(analysis, chosen, found, form, ms)
 
 
 def _given(incoming: Incoming[SearchForm]) -> list[str]:
@@ -109,31 +130,6 @@ def _by_stored(find: Callable[[], CoreFound]) -> Response:
             timings_ms={"search": round(ms, 3)},
         )
     )
-
-
-def _by_photo(
-    parts: Services,
-    client: Client,
-    request: SearchRequest,
-    form: SearchForm,
-    data: bytes,
-    active: ActiveModel,
-) -> Response:
-    chosen: list[int] = []
-
-    def choose(faces: Sequence[Face]) -> list[int]:
-        chosen[:] = _chosen(faces, form.face, parts.settings.face_min_quality)
-        return chosen
-
-    analysis = photos.analyse(parts, client, data, "search", choose=choose, model=active.key)
-    if not analysis.faces:
-        raise NoFace("No face was found in the photo, so there is nothing to search by.")
-    began = time.perf_counter()
-    queries = [e for i in chosen if (e := analysis.faces[i].embedding) is not None]
-    found = parts.finder.vectors(request, queries, active)
-    ms = (time.perf_counter() - began) * 1000
-    parts.metrics.stages({"search": ms})
-    return answer(_found(analysis, chosen, found, form, ms))
 
 
 def _chosen(faces: Sequence[Face], wish: str | int, min_quality: float) -> list[int]:

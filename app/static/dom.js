@@ -1,0 +1,39 @@
+// Small pieces of document, and the one dialog. Text is always set as text, never as markup.
+
+export function element(name, properties = {}) {
+  return Object.assign(document.createElement(name), properties);
+}
+
+export function button(text, act) {
+  const made = element("button", { type: "button", textContent: text });
+  made.addEventListener("click", act);
+  return made;
+}
+
+export function show(target, text) {
+  if (target.textContent !== text) target.textContent = text;
+}
+
+export function say(text, wrong = false) {
+  const status = document.getElementById("status");
+  status.classList.toggle("error", wrong);
+  status.textContent = text;
+}
+
+// Ask in the dialog; true when it was confirmed.
+export function ask(title, parts, ok) {
+  const dialog = document.getElementById("dialog");
+  document.getElementById("dialog-title").textContent = title;
+  document.getElementById("dialog-body").replaceChildren(...parts);
+  document.getElementById("dialog-ok").textContent = ok;
+  dialog.returnValue = "";
+  const before = document.activeElement;
+  dialog.showModal();
+  (dialog.querySelector("input") ?? document.getElementById("dialog-ok")).focus();
+  return new Promise((done) => {
+    dialog.addEventListener("close", () => {
+      before?.focus();
+      done(dialog.returnValue === "ok");
+    }, { once: true });
+  });
+}
