@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image, ImageOps
 
 from faces.decoder import Decoder
 from faces.detect import Detector
@@ -67,6 +69,39 @@ def crops_of(models_dir: Path, card: ModelCard, photos: Iterable[Path]) -> Itera
             except ImageError:
                 recorder.crops.clear()
             yield Found(path, recorder.crops[0] if recorder.crops else None)
+
+
+def shrunk_crops_of(
+    models_dir: Path, card: ModelCard, photos: Iterable[Path], width: int
+) -> Iterator[Found]:
+    """As `crops_of`, of photos scaled down so that their largest face is `width` px wide.
+
+    The face is looked for again in the small photo. A photo whose face is smaller stays as it is.
+    """
+    with recording(models_dir, card) as (pipeline, recorder):
+        for path in photos:
+            try:
+                data = path.read_bytes()
+                faces = pipeline.analyse(data, choose=largest).faces
+                recorder.crops.clear()
+                if faces:
+                    pipeline.analyse(
+                        _shrunk(data, faces[0].detection.box.width, width), choose=largest
+                    )
+            except ImageError:
+                recorder.crops.clear()
+            yield Found(path, recorder.crops[0] if recorder.crops else None)
+            recorder.crops.clear()
+
+
+def _shrunk(data: bytes, face: float, width: int) -> bytes:
+    """The photo as a PNG in which a face `face` px wide has `width` px."""
+    picture = ImageOps.exif_transpose(Image.open(io.BytesIO(data))).convert("RGB")
+    share = min(1.0, width / face)
+    size = (max(32, round(picture.width * share)), max(32, round(picture.height * share)))
+    held = io.BytesIO()
+    picture.resize(size, Image.Resampling.BOX if share < 1 else None).save(held, "PNG")
+    return held.getvalue()
 
 
 def photos_in(folder: Path) -> list[Path]:

@@ -6,6 +6,7 @@ similarity is at or above it.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +14,8 @@ import numpy.typing as npt
 
 Floats = npt.NDArray[np.float64]
 Labels = npt.NDArray[np.int64]
+MOST_PAIRS = 4_000_000
+BLOCK = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,11 +28,28 @@ class Pairs:
     second: Labels
 
 
-def all_pairs(vectors: npt.NDArray[np.float32], people: Labels) -> Pairs:
-    """Every pair of different photos of unit vectors (n, d) and their people (n,)."""
-    first, second = np.triu_indices(len(vectors), 1)
-    similarity = (vectors.astype(np.float64) @ vectors.astype(np.float64).T)[first, second]
+def all_pairs(vectors: npt.NDArray[np.float32], people: Labels, most: int = MOST_PAIRS) -> Pairs:
+    """Every pair of different photos of unit vectors (n, d) and their people (n,).
+
+    Above `most` pairs: every genuine pair, and as many impostor pairs as that, drawn at random.
+    """
+    if len(people) ** 2 / 2 <= most:
+        first, second = np.triu_indices(len(vectors), 1)
+    else:
+        first, second = _drawn_pairs(people, most)
+    left = vectors[first].astype(np.float64)
+    similarity = np.einsum("nd,nd->n", left, vectors[second])
     return Pairs(similarity, people[first] == people[second], first, second)
+
+
+def _drawn_pairs(people: Labels, impostors: int) -> tuple[Labels, Labels]:
+    random = np.random.default_rng(1)
+    members = [np.flatnonzero(people == person) for person in np.unique(people)]
+    same = [m[np.stack(np.triu_indices(len(m), 1))] for m in members if len(m) > 1]
+    drawn = random.integers(0, len(people), (2, 2 * impostors))
+    drawn = drawn[:, people[drawn[0]] != people[drawn[1]]][:, :impostors]
+    both = np.concatenate([*same, drawn], axis=1)
+    return both[0], both[1]
 
 
 def area_under_curve(similarity: Floats, genuine: npt.NDArray[np.bool_]) -> float:
@@ -76,13 +96,68 @@ def roc(similarity: Floats, genuine: npt.NDArray[np.bool_]) -> tuple[Floats, Flo
     return np.asarray(false, np.float64), np.asarray(hits, np.float64)
 
 
+@dataclass(frozen=True, slots=True)
+class Intervals:
+    """95 % intervals of the area under the curve and of the true-accept rate at each rate."""
+
+    auc: tuple[float, float]
+    tar: dict[float, tuple[float, float]]
+
+
+def bootstrap(
+    pairs: Pairs, photos: int, rates: Sequence[float], replicates: int, seed: int = 1
+) -> Intervals:
+    """Intervals by drawing photos with replacement: a pair counts as often as both its photos
+    were drawn together. Photos, not pairs, because pairs that share a photo are not independent.
+    """
+    random = np.random.default_rng(seed)
+    order = np.argsort(-pairs.similarity, kind="stable")
+    genuine = pairs.genuine[order]
+    first, second = pairs.first[order], pairs.second[order]
+    areas: list[float] = []
+    tars: dict[float, list[float]] = {rate: [] for rate in rates}
+    for _ in range(replicates):
+        drawn = np.bincount(random.integers(0, photos, photos), minlength=photos)
+        weights = (drawn[first] * drawn[second]).astype(np.float64)
+        hits, false = np.cumsum(weights * genuine), np.cumsum(weights * ~genuine)
+        if not hits[-1] or not false[-1]:
+            continue
+        areas.append(float((hits * weights * ~genuine).sum() / hits[-1] / false[-1]))
+        for rate, found in tars.items():
+            last = np.searchsorted(false, rate * false[-1] + 1e-9, "right") - 1
+            found.append(float(hits[last] / hits[-1]) if last >= 0 else 0.0)
+    return Intervals(_interval(areas), {rate: _interval(found) for rate, found in tars.items()})
+
+
+def _interval(values: Sequence[float]) -> tuple[float, float]:
+    if not values:
+        return (0.0, 1.0)
+    low, high = np.quantile(values, [0.025, 0.975])
+    return float(low), float(high)
+
+
+CURVE_RATES = (0.5, 0.3, 0.2, 0.1, 0.05, 0.02, 0.01, 0.005, 0.002, 0.001, 5e-4, 2e-4, 1e-4)
+PAIRS_PER_POINT = 5
+
+
+def false_match_curve(impostors: Floats) -> list[tuple[float, float]]:
+    """(similarity, share of impostor pairs at or above it), as fine as their number allows."""
+    usable = [rate for rate in CURVE_RATES if rate * len(impostors) >= PAIRS_PER_POINT]
+    points = [(round(threshold_at(impostors, rate), 4), rate) for rate in usable]
+    return [(-1.0, 1.0), *points]
+
+
 def nearest_right(vectors: npt.NDArray[np.float32], people: Labels) -> float | None:
     """The share of photos whose nearest other photo shows the same person, among those who have
     another photo; None where nobody has."""
-    similarity = vectors @ vectors.T
-    np.fill_diagonal(similarity, -np.inf)
+    nearest = np.empty(len(vectors), np.int64)
+    for start in range(0, len(vectors), BLOCK):
+        similarity = vectors[start : start + BLOCK] @ vectors.T
+        rows = np.arange(len(similarity))
+        similarity[rows, start + rows] = -np.inf
+        nearest[start : start + BLOCK] = similarity.argmax(axis=1)
     counts = np.bincount(people)
     asked = counts[people] > 1
     if not asked.any():
         return None
-    return float((people[similarity.argmax(axis=1)] == people)[asked].mean())
+    return float((people[nearest] == people)[asked].mean())

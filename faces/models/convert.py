@@ -7,7 +7,6 @@ matrix product. The graph takes crops (n, size, size, 3), BGR, uint8, and gives 
 (n, dimensions), float32. Its bytes depend on the weights only, so that its SHA-256 can be known
 beforehand: the folding is done in float64, element by element.
 
-onnx is needed here only, when a model is made, never when one is served.
 """
 
 from __future__ import annotations
@@ -21,15 +20,11 @@ import numpy as np
 import numpy.typing as npt
 
 from faces.errors import ModelFileError
+from faces.models.graphs import PIXEL_MEAN, PIXEL_SCALE, GraphWriter
 from faces.models.layers import Layer, Network
 from faces.models.weights import Weights, read
 
 Float = npt.NDArray[np.float64]
-OPSET = 17
-IR_VERSION = 8
-PIXEL_MEAN, PIXEL_SCALE = 127.5, 128.0
-SMALLEST_NORM = 1e-12
-INPUT, OUTPUT = "crops", "embeddings"
 
 
 def convert(source: Path, target: Path, *, size: int = 160) -> int:
@@ -107,8 +102,6 @@ def _fold_pixels(first: _Linear) -> None:
 
 def to_onnx(network: Network, weights: Weights, *, size: int) -> Any:
     """The ONNX model of a network whose only input is an image of `size` px."""
-    from onnx import TensorProto, helper, numpy_helper
-
     linear, alias = fold(network, weights)
     inputs = [layer.name for layer in network.layers if layer.kind == "input"]
     first = [x for x in linear.values() if x.layer.inputs[0] in inputs]
@@ -116,17 +109,9 @@ def to_onnx(network: Network, weights: Weights, *, size: int) -> Any:
         raise ModelFileError("The network does not begin with one convolution of one image.")
     _fold_pixels(first[0])
 
-    nodes, tensors = [], []
-
-    def tensor(name: str, values: npt.NDArray[Any]) -> str:
-        tensors.append(numpy_helper.from_array(np.ascontiguousarray(values), name))
-        return name
-
-    def node(op: str, sources: list[str], output: str, **attributes: Any) -> None:
-        nodes.append(helper.make_node(op, sources, [output], name=output, **attributes))
-
-    node("Cast", [INPUT], "pixels", to=TensorProto.FLOAT)
-    node("Transpose", ["pixels"], inputs[0], perm=[0, 3, 1, 2])
+    writer = GraphWriter(size)
+    tensor, node = writer.tensor, writer.node
+    writer.pixels(inputs[0])
     for layer in network.layers:
         sources = [alias.get(name, name) for name in layer.inputs]
         if layer.kind == "conv":
@@ -160,27 +145,7 @@ def to_onnx(network: Network, weights: Weights, *, size: int) -> Any:
     last = alias.get(network.output, network.output)
     if last not in linear or linear[last].layer.kind != "dense":
         raise ModelFileError("The network does not end with a dense layer.")
-    node("ReduceL2", [last], "norm", axes=[1], keepdims=1)
-    node("Max", ["norm", tensor("smallest_norm", np.full(1, SMALLEST_NORM, np.float32))], "divisor")
-    node("Div", [last, "divisor"], OUTPUT)
-
-    graph = helper.make_graph(
-        nodes,
-        "encoder",
-        [helper.make_tensor_value_info(INPUT, TensorProto.UINT8, ["n", size, size, 3])],
-        [
-            helper.make_tensor_value_info(
-                OUTPUT, TensorProto.FLOAT, ["n", linear[last].layer.filters]
-            )
-        ],
-        tensors,
-    )
-    return helper.make_model(
-        graph,
-        opset_imports=[helper.make_opsetid("", OPSET)],
-        ir_version=IR_VERSION,
-        producer_name="likeness",
-    )
+    return writer.finish(last, linear[last].layer.filters)
 
 
 def _padding(layer: Layer) -> list[int]:

@@ -73,17 +73,20 @@ def write_calibration(key: str, calibration: Calibration) -> None:
 def integer_tensors(graph: Any) -> list[str]:
     """The outputs of a converted graph that are kept as integers, in the graph's order.
 
-    A convolution or sum that only a ReLU reads is not among them: it is fused with the ReLU.
+    A convolution or sum that only a ReLU reads is not among them: it is fused with the ReLU. Nor is
+    a ReLU that others read around: it is part of an activation that is computed in float32.
     """
     readers: dict[str, list[str]] = {}
     for node in graph.node:
         for name in node.input:
             readers.setdefault(name, []).append(node.op_type)
-    return [
-        node.output[0]
-        for node in graph.node
-        if node.op_type in INTEGER_OPS and readers.get(node.output[0]) != ["Relu"]
-    ]
+
+    def integer(node: Any) -> bool:
+        if node.op_type == "Relu":
+            return readers[node.input[0]] == ["Relu"]
+        return node.op_type in INTEGER_OPS and readers.get(node.output[0]) != ["Relu"]
+
+    return [node.output[0] for node in graph.node if integer(node)]
 
 
 def scale_and_zero(low: float, high: float) -> tuple[float, int]:
@@ -94,7 +97,7 @@ def scale_and_zero(low: float, high: float) -> tuple[float, int]:
 
 
 def rounded(kernel: npt.NDArray[np.float64]) -> npt.NDArray[np.int8]:
-    """A scaled kernel (OIHW) as integers whose errors cancel out instead of adding up.
+    """A scaled kernel (OIHW, or OI) as integers whose errors cancel out instead of adding up.
 
     Activations behind a ReLU have a mean far from zero, so that errors of one sign shift a whole
     channel. After rounding to the nearest, as few values as needed, those nearest to the middle,
@@ -139,6 +142,8 @@ class _Quantiser:
         self._nodes: list[Any] = []
         self._tensors: list[Any] = []
         self._scales: dict[str, float] = {}
+        self._zeros: dict[str, int] = {}
+        self._stored: dict[str, str] = {}
         self._integers = set(integer_tensors(graph))
 
     def run(self) -> None:
@@ -148,16 +153,18 @@ class _Quantiser:
         rename = {image: f"{image}/float"}
         used: set[str] = set()
         for node in nodes[2:]:
-            source = node.input[0]
-            inputs = [rename.get(name, name) for name in node.input]
-            if node.op_type == "Conv":
-                inputs[1:] = self._conv_weights(node)
+            source, name = node.input[0], node.output[0]
+            if node.op_type in ("Pad", "Flatten") and source in self._scales:
+                rename[name] = self._moved(node)
+                continue
+            inputs = [rename.get(one, one) for one in node.input]
+            if node.op_type in ("Conv", "Gemm") and source in self._scales:
+                inputs[1:] = self._weights_of(node)
             else:
-                used.update(name for name in node.input if name in self._weights)
+                used.update(one for one in node.input if one in self._weights)
             del node.input[:]
             node.input.extend(inputs)
             self._nodes.append(node)
-            name = node.output[0]
             if name in self._integers:
                 # A pool keeps its input's scale: the runtime pools integers only then.
                 scaled_as = source if node.op_type == "MaxPool" else name
@@ -176,8 +183,28 @@ class _Quantiser:
         self._nodes.append(turn)
         image = str(turn.output[0])
         self._dequantise(image, f"{image}/float", 1.0, np.zeros((), np.uint8))
-        self._scales[image] = self._scales[f"{image}/float"] = 1.0
+        self._integer(image, 1.0, 0, stored=image)
         return image
+
+    def _integer(self, name: str, scale: float, zero: int, *, stored: str) -> None:
+        """Notes that a tensor is there as uint8 under the name `stored`."""
+        self._scales[name], self._zeros[name], self._stored[name] = scale, zero, stored
+
+    def _moved(self, node: Any) -> str:
+        """Lets a node that only moves values work on the integers; returns what readers read."""
+        source, name = node.input[0], node.output[0]
+        scale, zero = self._scales[source], self._zeros[source]
+        inputs = [self._stored[source]]
+        if node.op_type == "Pad":
+            value = np.rint(self._weights[node.input[2]] / scale) + zero
+            inputs.append(self._tensor(node.input[1], self._weights[node.input[1]]))
+            inputs.append(self._tensor(f"{name}/value", value.astype(np.uint8)))
+        del node.input[:]
+        node.input.extend(inputs)
+        self._nodes.append(node)
+        self._dequantise(name, f"{name}/float", scale, np.uint8(zero))
+        self._integer(name, scale, zero, stored=name)
+        return f"{name}/float"
 
     def _pair(self, name: str, scaled_as: str) -> str:
         """Quantises and dequantises a tensor; returns what its readers read."""
@@ -187,16 +214,16 @@ class _Quantiser:
             raise ModelFileError(f"Tensor {scaled_as} was not calibrated.") from None
         self._quantise(name, f"{name}/uint8", scale, zero)
         self._dequantise(f"{name}/uint8", f"{name}/float", scale, np.uint8(zero))
-        self._scales[name] = scale
+        self._integer(name, scale, zero, stored=f"{name}/uint8")
         return f"{name}/float"
 
-    def _conv_weights(self, node: Any) -> list[str]:
-        """The dequantised names of a convolution's int8 kernel and int32 bias."""
+    def _weights_of(self, node: Any) -> list[str]:
+        """The dequantised names of the int8 kernel and int32 bias of a convolution or product."""
         source, kernel_name, bias_name = node.input
         kernel = self._weights[kernel_name].astype(np.float64)
         largest = np.abs(kernel).reshape(len(kernel), -1).max(axis=1)
         scales = (np.maximum(largest, 1e-12) / WEIGHT_LIMIT).astype(np.float32)
-        wide = scales.astype(np.float64).reshape(-1, 1, 1, 1)
+        wide = scales.astype(np.float64).reshape((-1,) + (1,) * (kernel.ndim - 1))
         self._dequantise_stored(kernel_name, rounded(kernel / wide), scales)
         bias_scales = (scales.astype(np.float64) * self._scales[source]).astype(np.float32)
         bias = np.rint(self._weights[bias_name].astype(np.float64) / bias_scales)

@@ -65,6 +65,12 @@ def _run(models_dir: Path, made: ModelCard | DetectorCard, part: Path) -> None:
             part.write_bytes(
                 yunet.convert(source_path(models_dir, made.download.name).read_bytes())
             )
+        elif made.recipe == "sface" and made.download is not None:
+            from faces.models import sface
+
+            part.write_bytes(
+                sface.convert(source_path(models_dir, made.download.name).read_bytes())
+            )
         elif made.recipe == "quantise" and isinstance(made, ModelCard) and made.base:
             from faces.models.quantise import quantise, read_calibration
 

@@ -19,7 +19,7 @@ from faces.sessions import open_session
 INT8 = [model for model in CARDS.values() if model.recipe == "quantise"]
 
 
-@pytest.fixture(params=[model.key for model in INT8 if model.key.startswith("facenet128")])
+@pytest.fixture(params=[model.key for model in INT8])
 def model(request: pytest.FixtureRequest) -> ModelCard:
     return CARDS[request.param]
 
