@@ -1,8 +1,8 @@
 """`python -m app up`: everything that `make run` serves, under one foreground process.
 
-In order: the embedded Atlas when there is no MONGODB_URI, the models, the migrations, the sample
-photos, then web and worker. They stop in the reverse order. When one of them ends, all end: a
-half-running service that hides a crash helps nobody.
+In order: the embedded Atlas when there is no MONGODB_URI, and beside it the models; the migrations;
+the web process, and beside it the sample photos; the worker. They stop in the reverse order. When
+one of them ends, all end: a half-running service that hides a crash helps nobody.
 """
 
 from __future__ import annotations
@@ -60,7 +60,10 @@ def commands(settings: Settings) -> Commands:
     gallery = str(settings.var_dir / "samples" / "gallery")
     target = "default" if embedded else "samples"
     return Commands(
-        atlas=(*python, "localatlas", "serve", "--data", str(settings.var_dir / "atlas")),
+        atlas=(
+            *(*python, "localatlas", "serve", "--no-restart"),
+            *("--data", str(settings.var_dir / "atlas")),
+        ),
         models=fetch if own_models or samples else None,
         migrations=(*python, "migrations", "up"),
         samples=(
@@ -128,11 +131,17 @@ def serve(supervisor: Supervisor, settings: Settings, programs: Commands) -> Non
     step(supervisor, "Applying the migrations", programs.migrations, env)
     if atlas is None and programs.samples is not None:
         ensure_collection(settings, "samples")
+    # The web process starts while the samples are looked through, and is held back from saying
+    # "ready" until they are searchable.
+    ready_file = settings.var_dir / "run" / "ready"
+    ready_file.parent.mkdir(parents=True, exist_ok=True)
+    ready_file.unlink(missing_ok=True)
+    held = {**env, "READY_FILE": str(ready_file)}
+    supervisor.start("The web process", programs.web, env=held, grace=SERVICE_GRACE)
     index_samples(supervisor, programs.samples, env)
-    supervisor.start("The web process", programs.web, env=env, grace=SERVICE_GRACE)
+    ready_file.touch()
     supervisor.start("The worker", programs.worker, env=env, grace=SERVICE_GRACE)
-    url = address(settings.host, settings.port)
-    announce(supervisor, settings, url)
+    announce(supervisor, settings, address(settings.host, settings.port))
     supervisor.wait(lambda: False)
 
 

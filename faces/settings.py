@@ -55,6 +55,7 @@ class Settings(BaseSettings):
     dyno: str | None = None
     host: str = "127.0.0.1"
     port: int = Field(8000, ge=1, le=65535)
+    ready_file: Path | None = None
     web_concurrency: int = Field(1, ge=1, le=64)
     var_dir: Path = Path("var")
 

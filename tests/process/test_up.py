@@ -19,6 +19,7 @@ import pytest
 from faces import processes
 
 ROOT = Path(__file__).parents[2]
+RUNNING = ("atlas", "web", "worker")
 
 # Each program writes its process id into a file of its name and lives until it is told to end.
 PROGRAM = """
@@ -77,6 +78,15 @@ def free_port() -> int:
         return port
 
 
+def started(note: Path) -> int:
+    """The process id in a program's note, once it is there."""
+    deadline = time.monotonic() + 20
+    while not note.exists():
+        assert time.monotonic() < deadline, f"{note.name} never started"
+        time.sleep(0.02)
+    return int(note.read_text())
+
+
 class Run:
     """A supervisor over fake programs, and what can be seen of it from outside."""
 
@@ -86,7 +96,7 @@ class Run:
         env = {k: v for k, v in os.environ.items() if k not in ("MONGODB_URI", "MAKELEVEL")}
         self.process = processes.start(
             [sys.executable, "-c", MAIN, PROGRAM, str(folder), *behaviour],
-            env={**env, "PORT": str(self.port)},
+            env={**env, "PORT": str(self.port), "VAR_DIR": str(folder)},
             cwd=ROOT,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -94,17 +104,15 @@ class Run:
 
     def pid(self, name: str) -> int:
         """The process id of a program, once it runs."""
-        deadline = time.monotonic() + 20
-        while not (self.folder / name).exists():
-            assert time.monotonic() < deadline, f"{name} never started"
-            assert self.process.poll() is None, f"it ended before {name} started"
-            time.sleep(0.02)
-        return int((self.folder / name).read_text())
+        return started(self.folder / name)
 
     def until_ready(self) -> str:
         """The line that tells the address."""
         assert self.process.stdout is not None
-        return next(line.decode() for line in self.process.stdout if b"Ready" in line)
+        line = next(line.decode() for line in self.process.stdout if b"Ready" in line)
+        for name in RUNNING:
+            self.pid(name)
+        return line
 
     def lines(self, name: str) -> list[str]:
         return (self.folder / name).read_text().splitlines()
@@ -140,9 +148,6 @@ def assert_all_gone(pids: list[int]) -> None:
     while any(alive(pid) for pid in pids):
         assert time.monotonic() < deadline, "processes were left behind"
         time.sleep(0.02)
-
-
-RUNNING = ("atlas", "web", "worker")
 
 
 def test_it_runs_the_steps_in_order_and_tells_the_address(start: Any) -> None:
@@ -195,7 +200,7 @@ def test_a_signal_during_a_step_ends_the_step(start: Any) -> None:
     run.process.terminate()
     assert run.end() == (0, "")
     assert_all_gone(pids)
-    assert not (run.folder / "web").exists()
+    assert not (run.folder / "worker").exists()
 
 
 @pytest.mark.parametrize("victim", RUNNING)
@@ -251,11 +256,11 @@ def test_killing_make_ends_everything(tmp_path: Path) -> None:
     )
     env = {k: v for k, v in os.environ.items() if k not in ("MONGODB_URI", "MAKELEVEL")}
     env |= {"MAIN": MAIN, "PROGRAM": PROGRAM, "FOLDER": str(tmp_path), "PYTHON": sys.executable}
-    env |= {"PORT": str(free_port()), "PYTHONPATH": str(ROOT)}
+    env |= {"PORT": str(free_port()), "PYTHONPATH": str(ROOT), "VAR_DIR": str(tmp_path)}
     make = processes.start(["make", "-C", str(tmp_path), "run"], env=env, stdout=subprocess.PIPE)
     with make:
         assert make.stdout is not None
         assert any(b"Ready" in line for line in make.stdout)
-        pids = [int((tmp_path / name).read_text()) for name in RUNNING]
+        pids = [started(tmp_path / name) for name in RUNNING]
         make.kill()
         assert_all_gone(pids)
