@@ -21,6 +21,7 @@ from localatlas.connection import Exchange
 from localatlas.definition import parse_definition
 from localatlas.disk import WRITES
 from localatlas.errors import (
+    COMMAND_FAILED,
     INDEX_ALREADY_EXISTS,
     INDEX_NOT_FOUND,
     NAMESPACE_NOT_FOUND,
@@ -263,6 +264,8 @@ class Answers:
                     f"Index {one.name} already exists with a different definition. "
                     "Drop it first if needed.",
                 )
+        if len({made.name for made in new}) < len(new):
+            raise failure(COMMAND_FAILED, "duplicate index names for the same collection")
         if new:
             self._indexes.create(new)
         return {"ok": 1.0, "indexesCreated": created}

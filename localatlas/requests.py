@@ -8,7 +8,6 @@ from typing import Any
 
 from localatlas.definition import Definition, parse_definition
 from localatlas.errors import (
-    COMMAND_FAILED,
     IDL_UNKNOWN_FIELD,
     INVALID_OPTIONS,
     OPERATION_NOT_SUPPORTED_IN_TRANSACTION,
@@ -103,11 +102,7 @@ def parse_create(body: Mapping[str, Any]) -> list[NewIndex]:
             raise _wrong_type("createSearchIndexes", f"indexes.{position}", one, dict)
     if not indexes:
         raise failure(UNKNOWN_ERROR, '"userCommand.indexes" cannot be empty')
-    parsed = [_new_index(one, position) for position, one in enumerate(indexes)]
-    names = [one.name for one in parsed]
-    if len(set(names)) < len(names):
-        raise failure(COMMAND_FAILED, "duplicate index names for the same collection")
-    return parsed
+    return [_new_index(one, position) for position, one in enumerate(indexes)]
 
 
 def _new_index(one: Mapping[str, Any], position: int) -> NewIndex:
@@ -124,6 +119,7 @@ def _new_index(one: Mapping[str, Any], position: int) -> NewIndex:
                 raise reader.fail("is required", "mappings")
             raise unsupported('full-text search indexes (type "search")')
         definition = parse_definition(document, where=where)
+        reader.finish()
     except MalformedError as error:
         raise failure(UNKNOWN_ERROR, str(error)) from error
     return NewIndex("default" if name is None else name, definition, document)
