@@ -24,7 +24,10 @@ def handlers(settings: Settings, lane: str) -> Mapping[str, Handler]:
     """The handlers of a lane. Erasures and the like are short: they run beside a backfill."""
     if lane == SHORT:
         return short_handlers()
+    from faces import reembed
+
     return {
+        "reembed": reembed.handler(settings),
         "backfill": lambda run: backfill(run, settings),
         "sync": lambda run: sync(run, settings),
         "audit": lambda run: audit(run, settings),

@@ -31,8 +31,9 @@ def records_of(settings: Settings, *, deadline: bool = True) -> Collection[Any]:
             appname="likeness-source",
             maxPoolSize=4,
             maxIdleTimeMS=60_000,
-            timeoutMS=30_000 if deadline else None,
+            socketTimeoutMS=30_000 if deadline else None,
             serverSelectionTimeoutMS=5000,
+            connectTimeoutMS=5000,
             tz_aware=True,
         )
         database = (

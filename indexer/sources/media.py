@@ -88,12 +88,14 @@ class MediaReader:
         attempt = 0
         while True:
             attempt += 1
-            if (left := host.resting(self._clock())) > 0:
-                raise Unreadable(
-                    "host_resting", "Its server asked for a pause.", permanent=False,
-                    retry_after=left,
-                )  # fmt: skip
             with host.places:
+                if (left := host.resting(self._clock())) > 0:
+                    raise Unreadable(
+                        "host_resting",
+                        "Its server asked for a pause.",
+                        permanent=False,
+                        retry_after=left,
+                    )
                 self._stopping.wait(host.turn(self._clock()))
                 try:
                     return _body(
@@ -103,14 +105,14 @@ class MediaReader:
                     )
                 except FetchFailed as error:
                     failed = error
+                wait = pause_s(failed, attempt)
+                if wait is None and failed.retry_after and failed.status in (429, 503):
+                    host.rest(self._clock() + failed.retry_after)
             if failed.status in (401, 403):
                 raise Forbidden(failed.detail) from failed
             if failed.status in (404, 410):
                 raise Gone from failed
-            wait = pause_s(failed, attempt)
             if wait is None or self._stopping.wait(wait):
-                if failed.retry_after and failed.status in (429, 503):
-                    host.rest(self._clock() + failed.retry_after)
                 raise failed
 
     def _host(self, name: str) -> Host:
