@@ -20,6 +20,10 @@ STRIDES = (8, 16, 32)
 MIN_CONFIDENCE = 0.6
 RETRY_CONFIDENCE = 0.7
 """More is asked of what only a second try finds: a true face has 0.8 and more."""
+SURE = 0.91
+"""A face lying on its side may look like an upright one, but never this surely: of 118 sample
+photos turned three ways, none reached it, and upright nine of ten did."""
+TURNED_MARGIN = 0.03
 SUPPRESSION_IOU = 0.3
 MAX_CANDIDATES = 5000
 SMALL = 20.0
@@ -52,36 +56,42 @@ class Detector:
         """Every face in a BGR image, surest first, in the image's own pixels.
 
         When there are small faces or none, `closer` is asked for a larger image of the same
-        picture. Where still none is found, the image is looked at again at half its size (a face
-        may fill it) and turned by 90, 270 and 180 degrees.
+        picture. Where still none is found, the image is looked at again at half its size: a face
+        may fill it. When no face is quite sure, the image may lie on its side or stand on its
+        head: it is looked at turned, too, and the position with the surer faces is taken.
         """
         found = self._pass(image, self._min_confidence)
         if closer is not None and (not len(found) or found[:, 2:4].min() < SMALL):
             found = self._with_closer_look(found, image, closer())
-        if len(found):
-            return _detections(found)
-        sure = max(self._min_confidence, RETRY_CONFIDENCE)
-        if max(image.shape[:2]) >= TILE // 2:
-            found = self._pass(_halved(image), sure)
-            if len(found):
-                found[:, :14] *= 2
-                return _detections(found)
+        if not len(found) and max(image.shape[:2]) >= TILE // 2:
+            found = self._pass(_halved(image), max(self._min_confidence, RETRY_CONFIDENCE))
+            found[:, :14] *= 2
+        if not len(found) or found[0, 14] < SURE:
+            found = self._surer_turned(found, image)
+        return _detections(found)
+
+    def _surer_turned(self, found: Floats, image: Pixels) -> Floats:
+        """`found`, or what the turned image shows when that is clearly surer."""
+        height, width = image.shape[:2]
+        best, best_weight = found, _weight(found) + TURNED_MARGIN
         for quarters in (1, 3, 2):
-            found = self._pass(np.rot90(image, quarters), sure)
-            if len(found):
-                height, width = image.shape[:2]
-                return _detections(_turned_back(found, quarters, width, height))
-        return []
+            turned = self._pass(
+                np.rot90(image, quarters), max(self._min_confidence, RETRY_CONFIDENCE)
+            )
+            if _weight(turned) > best_weight:
+                best, best_weight = _turned_back(turned, quarters, width, height), _weight(turned)
+        return best
 
     def _with_closer_look(self, found: Floats, image: Pixels, larger: Pixels | None) -> Floats:
-        """`found` and the small faces that only the larger image shows, suppressed together.
+        """`found` and the small faces that only the larger image shows.
 
-        The larger image is looked at by tiles, which costs no more memory than one. A face that
-        is at most as large as the tiles' overlap lies wholly in one of them.
+        Those that were found keep their place: it is the one that the usual scale gives. The
+        larger image is looked at by tiles, which costs no more memory than one; a face at most as
+        large as the tiles' overlap lies wholly in one of them.
         """
         if larger is None:
             return found
-        rows = [found]
+        rows = []
         scale = np.array([image.shape[1] / larger.shape[1], image.shape[0] / larger.shape[0]])
         for left, top in tiles(larger.shape[1], larger.shape[0]):
             tile = larger[top : top + TILE, left : left + TILE]
@@ -91,7 +101,8 @@ class Detector:
             seen[:, 4:14] += np.tile((left, top), 5)
             seen[:, :14] *= np.tile(scale, 7)
             rows.append(seen)
-        return suppress(_surest_first(np.concatenate(rows)), SUPPRESSION_IOU)
+        ranked = np.concatenate([found, _surest_first(np.concatenate(rows))])
+        return _surest_first(suppress(ranked, SUPPRESSION_IOU))
 
     def _pass(self, image: Pixels, min_confidence: float) -> Floats:
         """Rows of x, y, width, height, ten landmark numbers and confidence, suppressed."""
@@ -152,6 +163,11 @@ def suppress(rows: Floats, max_iou: float) -> Floats:
         shared = np.clip(width, 0, None) * np.clip(height, 0, None)
         alive = rest[shared <= max_iou * (area[first] + area[rest] - shared)]
     return rows[kept]
+
+
+def _weight(rows: Floats) -> float:
+    """How much a set of faces convinces: sure ones count, doubtful ones hardly."""
+    return float((rows[:, 14] - 0.5).sum())
 
 
 def _surest_first(rows: Floats) -> Floats:
