@@ -144,8 +144,8 @@ def _plan(options: argparse.Namespace, settings: Settings, db: Db) -> int:
         print(f"# {action.why}")
         for line in action.diff:
             print(f"#   {line}")
-        if line := _disk(db, action):
-            print(f"# {line}")
+        if disk := _disk(db, action):
+            print(f"# {disk}")
         print(json.dumps(action.command))
     if not plan.steps and not plan.index_actions:
         print("# nothing to do")
