@@ -18,6 +18,7 @@ from localatlas.scores import estimate, exact_scores, length
 # A matrix product waits for all its threads, so few large blocks beat many small ones on a busy
 # machine. Memory of a block that was never written to is not resident.
 BLOCK_BYTES = 64 * 2**20
+SMALL = 1024
 DTYPES: dict[str, type[np.generic]] = {FLOAT32: np.float32, INT8: np.int8, PACKED_BIT: np.uint8}
 # Where the wanted rows are fewer than this share of a block, copying them out beats computing all.
 GATHER_BELOW = 0.3
@@ -125,14 +126,9 @@ class VectorSet:
         self._used += 1
 
     def extend(self, block: Block) -> None:
-        """Append many vectors at once, as a block of their own, without a copy."""
+        """Append many vectors at once, without a copy unless the blocks are small."""
         self._close()
-        self._full.append(block)
-
-    @property
-    def room(self) -> int:
-        """How many vectors a full block holds."""
-        return self._room
+        self._take(block)
 
     def snapshot(self) -> Snapshot:
         """Return the vectors as they are now; later additions do not show in it."""
@@ -169,8 +165,9 @@ class VectorSet:
 
     def _open(self) -> None:
         self._close()
-        # Small sets start with small blocks.
-        room = min(self._room, max(64, len(self)))
+        # Small sets start with small blocks; later ones have their full room, which costs nothing
+        # until it is written to.
+        room = self._room if len(self) >= SMALL else min(self._room, max(64, len(self)))
         self._last = Block(
             np.empty((room, self.width), self._dtype),
             np.empty(room, np.float32),
