@@ -44,5 +44,10 @@ dyno: .venv/.stamp
 	@$(PY) -m faces.models fetch --samples
 	@exec $(PY) -m bench dyno
 
+# The $vectorSearch contract suite, on any Atlas: make contract MONGODB_URI=…
+contract: .venv/.stamp
+	@test -n "$(MONGODB_URI)" || { echo "make contract: name the Atlas to test in MONGODB_URI=… (without one, make test runs the same suite on the embedded Atlas)" >&2; exit 1; }
+	@CONTRACT_URI="$(MONGODB_URI)" $(PY) -m pytest -o addopts="--strict-markers --import-mode=importlib -ra" -m atlas tests/contract/vectorsearch
+
 lock: .venv/.stamp
 	@$(PY) bin/lock.py
