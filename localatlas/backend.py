@@ -12,7 +12,7 @@ from localatlas.disk import Disk
 from localatlas.engine import Engine
 from localatlas.startup import StartError
 
-_PATIENCE_MS = 10_000
+_PATIENCE_MS = 3_000
 
 
 class Backend(Protocol):

@@ -28,6 +28,7 @@ from localatlas.vectorfile import StaleFileError
 log = logging.getLogger(__name__)
 
 _CATCH_UP_S = 20.0
+_SELECTION_MS = 2000  # short: a backend that is away must not keep us from ending
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,10 +66,11 @@ class Front:
             uri,
             connect=False,
             appname="localatlas",
+            serverSelectionTimeoutMS=_SELECTION_MS,
             datetime_conversion=DatetimeConversion.DATETIME_MS,
         )
         self._async_client: AsyncMongoClient[dict[str, Any]] = AsyncMongoClient(
-            uri, connect=False, appname="localatlas"
+            uri, connect=False, appname="localatlas", serverSelectionTimeoutMS=_SELECTION_MS
         )
         self._catalog = Catalog(folder / "catalog.bson")
         self._builder = Builder(
@@ -142,8 +144,7 @@ class Front:
         await asyncio.to_thread(self._builder.stop)
         if self._follower.is_alive():
             await asyncio.to_thread(self._follower.stop)
-        await self._async_client.close()
-        self._client.close()
+        await asyncio.gather(self._async_client.close(), asyncio.to_thread(self._client.close))
         with contextlib.suppress(TimeoutError):
             if self._server is not None:
                 await asyncio.wait_for(self._server.wait_closed(), 2)
