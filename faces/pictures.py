@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from faces.decoder import Decoder
-from faces.image import probe
+from faces.image import Header, probe
 from faces.types import Box
 
 _THUMBNAIL_CAP = 200_000
@@ -33,17 +35,24 @@ class Pictures:
 
         Raises as `thumbnail` does.
         """
+        return self.crops(data, [box])[0]
+
+    def crops(self, data: bytes, boxes: Sequence[Box]) -> list[bytes]:
+        """`crop` of every box, from one decode."""
         header = probe(data, max_bytes=self._max_bytes)
-        pad = _CROP_PADDING * max(box.width, box.height)
-        left, top = max(0.0, box.x - pad), max(0.0, box.y - pad)
-        right = min(header.width, box.x + box.width + pad)
-        bottom = min(header.height, box.y + box.height + pad)
-        padded = Box(left, top, right - left, bottom - top)
-        # As large a decode as lets the crop fill its size.
-        grow = max(header.width, header.height) / max(1.0, padded.width, padded.height)
-        with self._decoder.open(data, header, side=round(_CROP_SIDE * grow)) as picture:
-            return picture.jpeg(padded, side=_CROP_SIDE, cap=_CROP_CAP)
+        with self._decoder.open(data, header, side=_CROP_SIDE) as picture:
+            return [
+                picture.jpeg(_padded(box, header), side=_CROP_SIDE, cap=_CROP_CAP) for box in boxes
+            ]
 
     def close(self) -> None:
         """End the decoder's process."""
         self._decoder.close()
+
+
+def _padded(box: Box, header: Header) -> Box:
+    pad = _CROP_PADDING * max(box.width, box.height)
+    left, top = max(0.0, box.x - pad), max(0.0, box.y - pad)
+    right = min(header.width, box.x + box.width + pad)
+    bottom = min(header.height, box.y + box.height + pad)
+    return Box(left, top, max(1.0, right - left), max(1.0, bottom - top))

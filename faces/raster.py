@@ -89,7 +89,7 @@ class Raster:
         self._orientation = orientation
         if format == "JPEG" and not complete:
             self._data = self._completed(data, side)
-        self._pixels = self._decode(self._data, max(stored_size) / max(1, side))
+        self._pixels = self._decode(self._data, self._affordable(max(stored_size) / side))
 
     def look(self, side: int) -> Image.Image:
         """The upright RGB picture, its longest side at most `side` pixels, as fine as that is."""
@@ -117,6 +117,7 @@ class Raster:
         At most `side` pixels long and `cap` bytes large: the quality, then the size give way.
         """
         left, top, right, bottom = box
+        self._refine(max(right - left, bottom - top) / side)
         mapping = stored_from_upright(self._orientation, *self._stored)
         x = self._pixels.size[0] / self._stored[0]
         y = self._pixels.size[1] / self._stored[1]
@@ -142,25 +143,24 @@ class Raster:
             cap = cap if side > 16 else 2**31
 
     def _refine(self, step: float) -> None:
-        """Decode a JPEG again, large enough for `step` stored pixels per crop pixel if it may."""
-        width, height = self._stored
-        by = self._reduction(step)
-        while width * height > MAX_DECODED * by * by:
-            by *= 2
-        if self._format == "JPEG" and by < round(width / self._pixels.size[0]):
+        """Decode a JPEG again, larger, where `step` stored pixels per pixel ask for it."""
+        by = self._affordable(step)
+        if self._format == "JPEG" and by < round(self._stored[0] / self._pixels.size[0]):
             self._pixels = self._decode(self._data, by)
 
-    @staticmethod
-    def _reduction(wanted: float) -> int:
-        """The largest of the reductions that a JPEG decodes at, not above `wanted`."""
-        return next(r for r in (8, 4, 2, 1) if r <= max(1.0, wanted))
+    def _affordable(self, step: float) -> int:
+        """The largest of the reductions that a JPEG decodes at, not above `step` if memory lets."""
+        by = next(r for r in (8, 4, 2, 1) if r <= max(1.0, step))
+        while self._stored[0] * self._stored[1] > MAX_DECODED * by * by:
+            by *= 2
+        return by
 
-    def _decode(self, data: bytes, wanted_reduction: float) -> Image.Image:
+    def _decode(self, data: bytes, by: int) -> Image.Image:
+        """The stored pixels, a JPEG's reduced by 1, 2, 4 or 8."""
         image = Image.open(io.BytesIO(data), formats=[self._format])
         if image.size != self._stored:
             raise ValueError("the decoder sees another size than the header says")
         if isinstance(image, JpegImagePlugin.JpegImageFile):
-            by = self._reduction(wanted_reduction)
             if by > 1:
                 width, height = image.size
                 image.draft(None, (max(1, width // by), max(1, height // by)))
@@ -179,10 +179,10 @@ class Raster:
         libjpeg fills what is missing and says nothing. When all pixels are there, bytes put in
         before the end marker are skipped; when not, they are read as pixels and change them.
         """
-        wanted = max(self._stored) / max(1, side)
+        by = self._affordable(max(self._stored) / side)
         data = data.rstrip(b"\xff")  # half an end marker
         ends = (data + _JPEG_END, data + b"\xa5\x5a\x3c" * 40 + _JPEG_END)
-        first, second = (self._decode(end, wanted).tobytes() for end in ends)
+        first, second = (self._decode(end, by).tobytes() for end in ends)
         if first != second:
             raise Truncated
         return ends[0]

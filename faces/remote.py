@@ -53,6 +53,8 @@ class Thumbnailer(Protocol):
 
     def crop(self, data: bytes, box: Box) -> bytes: ...
 
+    def crops(self, data: bytes, boxes: Sequence[Box]) -> list[bytes]: ...
+
     def close(self) -> None: ...
 
 
@@ -184,6 +186,10 @@ class RemotePipeline:
     def crop(self, data: bytes, box: Box) -> bytes:
         """As the local pipeline's."""
         return self._local.crop(data, box)
+
+    def crops(self, data: bytes, boxes: Sequence[Box]) -> list[bytes]:
+        """As the local pipeline's."""
+        return self._local.crops(data, boxes)
 
     def close(self) -> None:
         """Ends the connections and what makes thumbnails."""

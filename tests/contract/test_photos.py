@@ -358,7 +358,8 @@ def test_a_kept_crop_is_small_and_still_the_same_person(
     for photo in (*some[:3], in_a_large_photo(some[4], 0.3)):
         data = hostile.jpeg(photo, quality=95)
         face = largest_face(pipeline, data)
-        crop = pipeline.crop(data, face.detection.box)
+        crop, again = pipeline.crops(data, [face.detection.box] * 2)
+        assert crop == again == pipeline.crop(data, face.detection.box)
         assert len(crop) <= 20_000
         assert cosine(face, largest_face(pipeline, crop)) >= 0.9
 

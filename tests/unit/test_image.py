@@ -142,7 +142,7 @@ def test_each_bomb_has_its_reason_in_no_time_and_memory(data: bytes, expected: s
     finally:
         tracemalloc.stop()
     assert found == expected
-    assert spent < 0.25  # traced, on a busy machine; untraced it is under 0.01
+    assert spent < 0.5  # traced; untraced it is about 0.01
     assert peak < 5 * 2**20
 
 
@@ -257,8 +257,8 @@ def test_a_flood_of_tiny_chunks_is_bounded() -> None:
     flood = png_of(png_header(64, 64), (b"IDAT", b"")) + hostile.chunk(b"tEXt", b"") * 1_000_000
     began = time.process_time()
     assert reason(flood) in ("decoder_failed", "truncated")
-    assert time.process_time() - began < 2
+    assert time.process_time() - began < 5
     segments = hostile.after_start(jpeg(), segment(0xFE, b"") * 1_000_000)
     began = time.process_time()
     assert reason(segments) == "decoder_failed"
-    assert time.process_time() - began < 2
+    assert time.process_time() - began < 5
