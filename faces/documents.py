@@ -128,7 +128,7 @@ def item_record(document: Document, faces: Sequence[StoredFace] = ()) -> Item:
         face_count=document.get("face_count", 0),
         created_at=document["created_at"],
         updated_at=document["updated_at"],
-        faces=tuple(sorted(faces, key=lambda face: (-face.box.area, face.face_id))),
+        faces=tuple(sorted(faces, key=lambda f: (-f.box.area, f.box.x, f.box.y, f.face_id))),
         unindexed=tuple(
             Unindexed(box_record(entry["box"]), entry["reason"])
             for entry in document.get("unindexed") or ()
