@@ -9,7 +9,8 @@ from __future__ import annotations
 import argparse
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -21,33 +22,73 @@ from bench.scoring import all_pairs, threshold_at, true_accept_rate
 from faces.encode import OnnxEncoder
 from faces.models import files, quantise
 from faces.models.cards import CARDS, ModelCard, card
-from faces.sessions import open_session
+from faces.sessions import Session, open_session
 from faces.settings import load
 
 FALSE_ACCEPT_RATES = (1e-2, 1e-3)
+BINS = 4096
 
 
-def ranges(
-    network: Path, crops: npt.NDArray[np.uint8], tensors: Sequence[str]
-) -> dict[str, tuple[float, float]]:
-    """The smallest and largest value of each tensor over all crops."""
+@dataclass(frozen=True, slots=True)
+class Histogram:
+    """Counts of a tensor's values in equal steps from `low` to `high`."""
+
+    low: float
+    high: float
+    counts: npt.NDArray[np.int64]
+
+
+def _open(network: Path, tensors: Sequence[str], folder: Path) -> Session:
+    """A session of the network whose outputs are these tensors."""
     import onnx
 
     model = onnx.load(str(network))
     del model.graph.output[:]
     for name in tensors:
         model.graph.output.append(onnx.helper.make_empty_tensor_value_info(name))
-    found = dict.fromkeys(tensors, (np.inf, -np.inf))
+    onnx.save(model, str(folder / "open.onnx"))
+    return open_session(folder / "open.onnx", threads=1)
+
+
+def histograms(
+    network: Path, crops: npt.NDArray[np.uint8], tensors: Sequence[str]
+) -> dict[str, Histogram]:
+    """How each tensor's values lie between their smallest and largest, over all crops."""
+    ranges = dict.fromkeys(tensors, (np.inf, -np.inf))
+    counts = {name: np.zeros(BINS, np.int64) for name in tensors}
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "open.onnx"
-        onnx.save(model, str(path))
-        session = open_session(path, threads=1)
-        for crop in crops:
-            outputs = session.run({session.inputs[0]: crop[None]})
-            for name, values in zip(session.outputs, outputs, strict=True):
-                low, high = found[name]
-                found[name] = min(low, float(values.min())), max(high, float(values.max()))
-    return found
+        session = _open(network, tensors, Path(folder))
+
+        def values() -> Iterator[tuple[str, npt.NDArray[np.float32]]]:
+            for crop in crops:
+                outputs = session.run({session.inputs[0]: crop[None]})
+                yield from zip(session.outputs, outputs, strict=True)
+
+        for name, found in values():
+            low, high = ranges[name]
+            ranges[name] = min(low, float(found.min())), max(high, float(found.max()))
+        for name, found in values():
+            counts[name] += np.histogram(found, BINS, ranges[name])[0]
+    return {name: Histogram(*ranges[name], counts[name]) for name in tensors}
+
+
+def best_range(histogram: Histogram) -> tuple[float, float]:
+    """The part of a tensor's range that 256 steps render with the least mean squared error.
+
+    A few values far out would make the steps coarse for all others: it can be better to clip them.
+    """
+    edges = np.linspace(histogram.low, histogram.high, len(histogram.counts) + 1)
+    middles = (edges[1:] + edges[:-1]) / 2
+    shares = histogram.counts / histogram.counts.sum()
+    parts = np.linspace(0.3, 1.0, 36)
+    best = (np.inf, histogram.low, histogram.high)
+    for low in [min(0.0, histogram.low)] if histogram.low >= 0 else histogram.low * parts:
+        for high in histogram.high * parts:
+            step = (max(high, 0.0) - min(low, 0.0)) / quantise.ACTIVATION_LIMIT
+            clipped = np.clip(middles, low, high) - middles
+            error = float(shares @ clipped**2) + step**2 / 12
+            best = min(best, (error, float(low), float(high)))
+    return best[1], best[2]
 
 
 def calibrate(models_dir: Path, model: ModelCard, crops: npt.NDArray[np.uint8]) -> None:
@@ -56,8 +97,8 @@ def calibrate(models_dir: Path, model: ModelCard, crops: npt.NDArray[np.uint8]) 
 
     network = files.encoder_path(models_dir, str(model.base))
     graph = onnx.load(str(network), load_external_data=False).graph
-    found = ranges(network, crops, quantise.integer_tensors(graph))
-    scales = {name: quantise.scale_and_zero(*values) for name, values in found.items()}
+    found = histograms(network, crops, quantise.integer_tensors(graph))
+    scales = {name: quantise.scale_and_zero(*best_range(h)) for name, h in found.items()}
     made_by = f"python -m bench calibrate {model.key}, {len(crops)} faces of the sample gallery"
     quantise.write_calibration(
         model.key,

@@ -7,13 +7,13 @@ measured with; whatever it claims about licences names who declared it.
 from __future__ import annotations
 
 import dataclasses
-import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Literal
 
 from faces.errors import ConfigError
+from faces.models.curves import CURVES, MEASURED_ON, Curve, interpolate
 
 Alignment = Literal["facenet5", "sface"]
 Recipe = Literal["keras", "yunet", "sface", "quantise"]
@@ -110,7 +110,7 @@ class ModelCard:
     sha256: str | None = None
     size: int | None = None
     notes: str = ""
-    calibration: tuple[tuple[float, float], ...] = ()
+    calibration: Curve = ()
     calibrated_on: str = ""
 
     @property
@@ -128,23 +128,9 @@ class ModelCard:
     def false_match_rate(self, similarity: float) -> float | None:
         """The share of impostor pairs at or above `similarity`; None where it was not measured.
 
-        Between measured points it is interpolated on a logarithmic scale; beyond the last it is the
-        last value, as fewer could not be told apart from none.
+        What it was measured on stands in `calibrated_on`; other people give other rates.
         """
         return interpolate(self.calibration, similarity)
-
-
-def interpolate(curve: tuple[tuple[float, float], ...], similarity: float) -> float | None:
-    """The rate at `similarity` on a curve of (similarity, rate): similarities rise, rates fall."""
-    if not curve:
-        return None
-    if similarity <= curve[0][0]:
-        return curve[0][1]
-    for (low, upper), (high, lower) in itertools.pairwise(curve):
-        if similarity <= high:
-            share = (similarity - low) / (high - low)
-            return float(upper ** (1 - share) * lower**share)
-    return curve[-1][1]
 
 
 FACENET_SDIST = RegistrySource(
@@ -201,8 +187,9 @@ _FACENET128 = ModelCard(
     normalisation="RGB, (x - 127.5) / 128, inside the graph",
     alignment="facenet5",
     threshold=0.40,
-    threshold_source="careful default: stricter than the measured FAR 1e-3 of the samples (0.317),"
-    " because five people are too few to transfer",
+    threshold_source="careful default: no false match among the 5,549 impostor pairs of the samples"
+    " (FAR 1e-3 there: 0.320; `python -m bench accuracy --data var/samples --model facenet128`),"
+    " and more than that asks for, because five well-known people are too few to transfer",
     licence="none declared for the weights",
     licence_declared_by="nobody: the package that carries them says MIT about itself only",
     training_data="MS-Celeb-1M, by the account of the model's publishers; since withdrawn",
@@ -227,11 +214,11 @@ _FACENET128_INT8 = dataclasses.replace(
     recipe="quantise",
     download=None,
     base="facenet128",
-    sha256="490ff7dacecaab207368cec74332cd461f4573564b030490486411545e4d91bc",
+    sha256="be92f9991f87b5fdb0794f85bb10e96e13303204fbf575b09808b90a7764945f",
     size=24_326_145,
-    notes="cosine to facenet128 on the 118 sample faces: mean 0.9987, minimum 0.9963; TAR at FAR"
-    " 1e-2 0.9793 (facenet128 0.9801; int8 against facenet128 0.9793), at 1e-3 0.9623 (0.9594;"
-    " 0.9609), by `python -m bench calibrate facenet128-int8`",
+    notes="cosine to facenet128 on the 118 sample faces: mean 0.9990, minimum 0.9965; TAR at FAR"
+    " 1e-2 0.9786 (facenet128 0.9801; int8 against facenet128 0.9786), at 1e-3 0.9609 (0.9594;"
+    " 0.9601), by `python -m bench calibrate facenet128-int8`",
 )
 
 _FACENET512 = ModelCard(
@@ -244,7 +231,8 @@ _FACENET512 = ModelCard(
     threshold=0.70,
     threshold_source="published: DeepFace's cosine distance 0.30 for Facenet512",
     licence="MIT",
-    licence_declared_by="davidsandberg/facenet for its code and models; DeepFace republishes them",
+    licence_declared_by="DeepFace's README, by reference to davidsandberg/facenet's LICENSE.md;"
+    " that file does not name the weights",
     training_data="VGGFace2, by the account of davidsandberg/facenet",
     commercial_use="unclear: the licence is declared, but VGGFace2 was for research",
     file="facenet512.onnx",
@@ -268,8 +256,9 @@ _SFACE = ModelCard(
     input_size=112,
     normalisation="RGB, (x - 127.5) / 128, inside the graph",
     alignment="sface",
-    threshold=0.45,
-    threshold_source="careful default: stricter than the 0.363 that OpenCV publishes for SFace",
+    threshold=0.363,
+    threshold_source="published: OpenCV's cosine threshold for SFace, 0.363; FAR 1e-3 on the"
+    " samples is 0.338 (`python -m bench accuracy --data var/samples --model sface`)",
     licence="Apache-2.0",
     licence_declared_by="the OpenCV model zoo, for its directory face_recognition_sface",
     training_data="CASIA-WebFace, VGGFace2 and MS1MV2, as the authors of SFace state",
@@ -293,15 +282,24 @@ _SFACE_INT8 = dataclasses.replace(
     recipe="quantise",
     download=None,
     base="sface",
-    sha256="501d1c122716975eff6d0b2195c4ba9ade18715a64038b2872007ff1df1f3406",
+    sha256="34a5c0ffc45234062e653392820bd3d352ee50c31789b65f46c6a0114e416b7b",
     size=9_941_461,
-    notes="cosine to sface on the 118 sample faces: mean 0.9772, minimum 0.9359; TAR at FAR 1e-2"
-    " 0.8944 (sface 0.8929; int8 against sface 0.8988), at 1e-3 0.8294 (0.8323; 0.8287), by"
+    notes="cosine to sface on the 118 sample faces: mean 0.9914, minimum 0.9758; TAR at FAR 1e-2"
+    " 0.8914 (sface 0.8929; int8 against sface 0.8966), at 1e-3 0.8427 (0.8323; 0.8390), by"
     " `python -m bench calibrate sface-int8`",
 )
 
+
+def _calibrated(card: ModelCard) -> ModelCard:
+    curve = CURVES.get(card.key, ())
+    return dataclasses.replace(card, calibration=curve, calibrated_on=MEASURED_ON if curve else "")
+
+
 CARDS: Mapping[str, ModelCard] = MappingProxyType(
-    {card.key: card for card in (_FACENET512, _FACENET128, _FACENET128_INT8, _SFACE, _SFACE_INT8)}
+    {
+        card.key: _calibrated(card)
+        for card in (_FACENET512, _FACENET128, _FACENET128_INT8, _SFACE, _SFACE_INT8)
+    }
 )
 
 

@@ -16,7 +16,7 @@ from PIL import Image
 
 from bench import scoring
 from bench.dataset import DatasetError, Photo, read_groups, read_pairs, read_photos
-from faces.models.cards import interpolate
+from faces.models.curves import interpolate
 
 SCORES = st.lists(
     st.tuples(st.sampled_from([round(-1 + n / 10, 1) for n in range(21)]), st.booleans()),

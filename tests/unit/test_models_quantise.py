@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from onnx import numpy_helper
 
+from bench.crops import crops_of, photos_in
 from faces.models import files, quantise
 from faces.models.cards import CARDS, ModelCard
 from faces.sessions import open_session
@@ -56,11 +57,11 @@ def test_a_tensor_that_was_not_calibrated_is_refused(
         quantise.quantise(base, tmp_path / "made.onnx", calibration)
 
 
-def test_int8_vectors_are_near_those_of_the_base(model: ModelCard, models_dir: Path) -> None:
-    size = model.input_size
-    noise = np.random.default_rng(3).integers(0, 256, (4, size, size, 3), dtype=np.uint8)
-    ramps = np.linspace(0, 255, size)[None, :, None, None] * np.ones((4, 1, size, 3))
-    crops = (0.7 * ramps + 0.3 * noise).astype(np.uint8)
+def test_int8_vectors_are_near_those_of_the_base(
+    model: ModelCard, models_dir: Path, samples_dir: Path
+) -> None:
+    photos = photos_in(samples_dir / "probes")[::4]
+    crops = np.stack([found.crop for found in crops_of(models_dir, model, photos)])
     plain = open_session(files.encoder_path(models_dir, str(model.base))).run({"crops": crops})[0]
     small = open_session(models_dir / model.file).run({"crops": crops})[0]
     np.testing.assert_allclose(np.linalg.norm(small, axis=1), 1, atol=1e-5)
