@@ -26,15 +26,18 @@ from typing import Any, BinaryIO
 from PIL import Image
 
 from faces import frames
-from faces.raster import Raster, Truncated
+from faces.raster import Raster
+from faces.webp_decode import Truncated, WebpDecoder
 
-ADDRESS_SPACE = 512 * 2**20
+ADDRESS_SPACE = 384 * 2**20
+"""Twice what the hungriest picture within the limits takes: a progressive JPEG of 25 megapixels."""
 CPU_SECONDS = 5
 """Per request; the kernel ends the process, whatever the decoder is doing."""
 
 
 def main() -> None:
     """Answer requests until the input ends."""
+    webp = WebpDecoder.find()
     _confine()
     requests, answers = sys.stdin.buffer, sys.stdout.buffer
     raster: Raster | None = None
@@ -47,7 +50,7 @@ def main() -> None:
         try:
             if head["op"] == "open":
                 raster = None  # before the next: two pictures at once are too much
-                raster, answer, content = _open(head, body)
+                raster, answer, content = _open(head, body, webp)
             elif head["op"] == "close" or raster is None:
                 raster = None
             elif head["op"] == "look":
@@ -68,7 +71,9 @@ def main() -> None:
         answers.flush()
 
 
-def _open(head: dict[str, Any], body: bytes) -> tuple[Raster, dict[str, Any], bytes]:
+def _open(
+    head: dict[str, Any], body: bytes, webp: WebpDecoder | None
+) -> tuple[Raster, dict[str, Any], bytes]:
     width, height = head["stored_size"]
     raster = Raster(
         body,
@@ -77,6 +82,7 @@ def _open(head: dict[str, Any], body: bytes) -> tuple[Raster, dict[str, Any], by
         orientation=head["orientation"],
         complete=head["complete"],
         side=head["side"],
+        webp=webp,
     )
     image = raster.look(head["side"])
     return raster, {"size": image.size}, image.tobytes("raw", "BGR")

@@ -78,7 +78,7 @@ def read(data: bytes) -> JpegHeader:
         height=height,
         orientation=turned or UPRIGHT,
         progressive=kind not in _SEQUENTIAL,
-        complete=data.find(b"\xff\xd9", at) >= 0,
+        complete=data.rfind(b"\xff\xd9", at) >= 0,  # near the end, as a rule
     )
 
 

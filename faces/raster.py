@@ -12,6 +12,8 @@ import math
 
 from PIL import Image, JpegImagePlugin, PngImagePlugin, WebPImagePlugin
 
+from faces.webp_decode import Truncated, WebpDecoder
+
 PLUGINS = (JpegImagePlugin, PngImagePlugin, WebPImagePlugin)
 BACKGROUND = (255, 255, 255)
 """What shines through where a picture is transparent."""
@@ -37,10 +39,6 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-
-
-class Truncated(Exception):
-    """The picture's pixels end early."""
 
 
 def stored_from_upright(orientation: int, width: float, height: float) -> Affine:
@@ -78,13 +76,17 @@ class Raster:
         orientation: int,
         complete: bool,
         side: int,
+        webp: WebpDecoder | None = None,
     ) -> None:
         """Decode so that the longest side keeps at least `side` pixels where it has them.
+
+        Without `webp` Pillow decodes WebP, always whole.
 
         Raises Truncated, and OSError, ValueError or MemoryError as Pillow does.
         """
         self._data = data
         self._format = format
+        self._webp = webp if format == "WEBP" else None
         self._stored = stored_size
         self._orientation = orientation
         if format == "JPEG" and not complete:
@@ -143,20 +145,23 @@ class Raster:
             cap = cap if side > 16 else 2**31
 
     def _refine(self, step: float) -> None:
-        """Decode a JPEG again, larger, where `step` stored pixels per pixel ask for it."""
+        """Decode again, larger, where `step` stored pixels per pixel ask for it."""
         by = self._affordable(step)
-        if self._format == "JPEG" and by < round(self._stored[0] / self._pixels.size[0]):
+        shrinks = self._format == "JPEG" or self._webp is not None
+        if shrinks and by < round(self._stored[0] / self._pixels.size[0]):
             self._pixels = self._decode(self._data, by)
 
     def _affordable(self, step: float) -> int:
-        """The largest of the reductions that a JPEG decodes at, not above `step` if memory lets."""
+        """The largest reduction of 1, 2, 4 and 8 not above `step`, or more if memory is short."""
         by = next(r for r in (8, 4, 2, 1) if r <= max(1.0, step))
         while self._stored[0] * self._stored[1] > MAX_DECODED * by * by:
             by *= 2
         return by
 
     def _decode(self, data: bytes, by: int) -> Image.Image:
-        """The stored pixels, a JPEG's reduced by 1, 2, 4 or 8."""
+        """The stored pixels, those of JPEG and WebP reduced by 1, 2, 4 or 8."""
+        if self._webp is not None:
+            return self._webp.decode(data, self._stored, by)
         image = Image.open(io.BytesIO(data), formats=[self._format])
         if image.size != self._stored:
             raise ValueError("the decoder sees another size than the header says")
