@@ -158,10 +158,13 @@ class Indexes:
     def named(self, namespace: tuple[str, str], uuid: bytes, name: str) -> Live | None:
         return next((one for one in self.of(namespace, uuid) if one.entry.name == name), None)
 
-    def holds(self, namespace: tuple[str, str]) -> bool:
-        """Whether any index belongs to a collection of this name, of any incarnation."""
+    def likely(self, namespace: tuple[str, str], name: str) -> Build | None:
+        """The build that serves an index by these names, if its collection is still the same."""
         with self._lock:
-            return any(live.entry.namespace == namespace for live in self._live.values())
+            for live in self._live.values():
+                if live.entry.namespace == namespace and live.entry.name == name:
+                    return live.serving
+            return None
 
     def restore(self, entry: Entry, build: Build | None) -> None:
         """Takes up an entry of the catalog at the start, with the build read from disk if any."""

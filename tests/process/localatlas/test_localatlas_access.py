@@ -167,7 +167,7 @@ def foreign(tmp_path: Path) -> Iterator[int]:
             process.kill()
 
 
-def test_it_stands_before_any_replica_set(serve: Callable[..., Any], foreign: int) -> None:
+def test_it_stands_before_any_replica_set(foreign: int, serve: Callable[..., Any]) -> None:
     server = serve("--backend", f"mongodb://127.0.0.1:{foreign}/?replicaSet=secantus")
     with (
         server.client() as client,

@@ -1,0 +1,172 @@
+"""Vector searches and index lists inside aggregates, made into something the backend can run."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+
+from localatlas import rewrite
+from localatlas.asking import Asking, Body, Namespace
+from localatlas.connection import Exchange
+from localatlas.errors import NOT_FIRST_STAGE, CommandError, QueryError, failure
+from localatlas.indexes import Build, Indexes
+from localatlas.pipeline import LIST_INDEXES, VECTOR_SEARCH, check_pipeline
+from localatlas.requests import INVALID_NAMESPACE, in_transaction, parse_list
+from localatlas.stage import VectorQuery, parse_stage
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """An aggregate of a client: its body, its collection, and the way to the backend."""
+
+    body: Body
+    main: Namespace
+    exchange: Exchange
+
+
+class Aggregates:
+    """Runs aggregates with our stages in them. CommandError and Denied are for the client."""
+
+    def __init__(self, indexes: Indexes, backend: Asking) -> None:
+        self._indexes = indexes
+        self._backend = backend
+
+    async def aggregate(self, body: Body, exchange: Exchange) -> Body | None:
+        """The reply to an aggregate, or None when it holds none of our stages."""
+        if not rewrite.mentions(body.get("pipeline")):
+            return None
+        prepared = await self._prepare(body, exchange)
+        return await exchange.run(prepared)
+
+    async def explain(self, body: Body, exchange: Exchange) -> Body | None:
+        """The reply to an explain of an aggregate, or None when it holds none of our stages."""
+        inner = body.get("explain")
+        if not isinstance(inner, dict) or not rewrite.mentions(inner.get("pipeline")):
+            return None
+        prepared = await self._prepare({"$db": body.get("$db", ""), **inner}, exchange)
+        prepared.pop("$db", None)
+        return await exchange.run({**body, "explain": prepared})
+
+    async def _prepare(self, body: Body, exchange: Exchange) -> Body:
+        """The aggregate for the backend; raises what the client is to be told instead."""
+        pipeline = body["pipeline"]
+        database = str(body.get("$db", ""))
+        concern = body.get("readConcern")
+        collection = body["aggregate"]
+        try:
+            check_pipeline(
+                pipeline,
+                in_transaction=in_transaction(body),
+                read_concern=concern.get("level") if isinstance(concern, dict) else None,
+            )
+            if not isinstance(collection, str):
+                raise failure(
+                    INVALID_NAMESPACE,
+                    "{aggregate: 1} is not valid for a stage that needs a collection",
+                )
+        except CommandError:
+            if isinstance(collection, str):
+                await self._backend.may_read(database, collection, exchange)
+            raise
+        call = Call(body, (database, collection), exchange)
+        return {**body, "pipeline": await self._replaced(call.main, pipeline, call)}
+
+    async def _replaced(
+        self,
+        namespace: Namespace,
+        pipeline: list[Body],
+        call: Call,
+        *,
+        keep_score: bool = False,
+    ) -> list[Body]:
+        """The pipeline with our stages replaced, those of its sub-pipelines first."""
+        first = pipeline[0] if pipeline else {}
+        searched, lists = VECTOR_SEARCH in first, LIST_INDEXES in first
+        rest = []
+        for position, stage in enumerate(pipeline[1:] if searched or lists else pipeline, 1):
+            later = searched and (keep_score or rewrite.reads_score(pipeline[position + 1 :]))
+            rest.append(await self._with_inner(namespace[0], stage, call, keep_score=later))
+        if searched:
+            hits = await self._search(namespace, first[VECTOR_SEARCH], rest, call)
+            return rewrite.searched(hits, rest, keep_score=keep_score)
+        if lists:
+            await self._backend.may_read(*namespace, call.exchange)
+            found = await self._backend.listed(namespace, parse_list(first[LIST_INDEXES]))
+            return rewrite.listed(found, rest)
+        return rest
+
+    async def _with_inner(
+        self, database: str, stage: Body, call: Call, *, keep_score: bool
+    ) -> Body:
+        """The stage with our stages replaced in the pipelines inside it."""
+        if not rewrite.mentions([stage]):
+            return stage
+        name = "$lookup" if "$lookup" in stage else "$unionWith"
+        inner = stage[name]
+        namespace = (database, str(inner.get("from" if name == "$lookup" else "coll", "")))
+        pipeline = await self._replaced(namespace, inner["pipeline"], call, keep_score=keep_score)
+        return {name: {**inner, "pipeline": pipeline}}
+
+    async def _search(
+        self, namespace: Namespace, spec: Body, rest: list[Body], call: Call
+    ) -> list[rewrite.Hit]:
+        """The best ids with their scores, best first."""
+        try:
+            query: VectorQuery | QueryError = parse_stage(spec)
+        except QueryError as error:
+            query = error
+        try:
+            # The search begins on the index that has the collection's name, while the backend is
+            # asked whether that is still the same collection.
+            early = self._begin(namespace, query)
+            found = await self._backend.collection(namespace)
+            if found is None:
+                return []
+            uuid, kind = found
+            if kind != "collection":
+                raise failure(
+                    NOT_FIRST_STAGE,
+                    f"{VECTOR_SEARCH} is only valid as the first stage in a pipeline, "
+                    f"and {namespace[1]} is a {kind}",
+                )
+            if isinstance(query, QueryError):
+                raise query
+            live = self._indexes.named(namespace, uuid, query.index)
+            if live is None:
+                return []
+            build = live.build_for_queries()
+            if early is not None and early[0] is build:
+                return await early[1]
+            return await asyncio.to_thread(build.search, query)
+        except QueryError:
+            # mongod reads the whole pipeline before it asks the search engine: its errors win.
+            await self._backend.may_read(*namespace, call.exchange)
+            if call.main == namespace and not any(
+                name in stage for stage in rest for name in ("$out", "$merge")
+            ):
+                pipeline = rewrite.searched([], rest)
+                await self._backend.ask(
+                    {**call.body, "pipeline": pipeline, "cursor": {}}, call.exchange
+                )
+            raise
+        except CommandError:
+            await self._backend.may_read(*namespace, call.exchange)
+            raise
+
+    def _begin(
+        self, namespace: Namespace, query: VectorQuery | QueryError
+    ) -> tuple[Build, asyncio.Future[list[rewrite.Hit]]] | None:
+        if isinstance(query, QueryError):
+            return None
+        build = self._indexes.likely(namespace, query.index)
+        if build is None:
+            return None
+        future = asyncio.get_running_loop().run_in_executor(None, build.search, query)
+        future.add_done_callback(_seen)
+        return build, future
+
+
+def _seen(future: asyncio.Future[list[rewrite.Hit]]) -> None:
+    # Where the early search turns out not to be wanted, its error is nobody's business.
+    if not future.cancelled():
+        future.exception()

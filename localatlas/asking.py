@@ -1,0 +1,93 @@
+"""What the front asks the backend: what a client may do, and which collection a name means."""
+
+from __future__ import annotations
+
+import socket
+from typing import Any
+
+from pymongo import AsyncMongoClient
+
+from localatlas.connection import Exchange
+from localatlas.errors import NAMESPACE_NOT_FOUND, failure
+from localatlas.indexes import Indexes, described
+from localatlas.requests import Target
+
+Body = dict[str, Any]
+Namespace = tuple[str, str]
+
+
+class Denied(Exception):
+    """The backend refused the equivalent read or write; `reply` is what it said."""
+
+    def __init__(self, reply: Body) -> None:
+        super().__init__("the backend refused")
+        self.reply = reply
+
+
+class Asking:
+    """Questions to the backend: on the client's own connection, or on the front's."""
+
+    def __init__(self, indexes: Indexes, client: AsyncMongoClient[Body]) -> None:
+        self._indexes = indexes
+        self._client = client
+        self._host = socket.gethostname()
+
+    async def may_read(self, database: str, collection: str, exchange: Exchange) -> None:
+        """Returns when the backend lets this client read the collection; Denied otherwise."""
+        await self.ask(
+            {
+                "find": collection,
+                "filter": {"_id": {"$in": []}},
+                "singleBatch": True,
+                "$db": database,
+            },
+            exchange,
+        )
+
+    async def may_write(self, database: str, collection: str, exchange: Exchange) -> None:
+        """Returns when the backend lets this client write to the collection; Denied otherwise."""
+        await self.ask(
+            {
+                "delete": collection,
+                "deletes": [{"q": {"_id": {"$in": []}}, "limit": 1}],
+                "$db": database,
+            },
+            exchange,
+        )
+
+    async def ask(self, body: Body, exchange: Exchange) -> Body:
+        """The backend's reply on the client's own connection; Denied when it is an error."""
+        reply = await exchange.run(body)
+        if not reply.get("ok"):
+            raise Denied(reply)
+        return reply
+
+    async def existing(self, namespace: Namespace) -> bytes:
+        """The collection's uuid; CommandError when there is no such collection."""
+        found = await self.collection(namespace)
+        if found is None:
+            raise failure(
+                NAMESPACE_NOT_FOUND, f"Collection '{'.'.join(namespace)}' does not exist."
+            )
+        return found[0]
+
+    async def collection(self, namespace: Namespace) -> tuple[bytes, str] | None:
+        """The collection's uuid and kind, or None when there is none."""
+        database, name = namespace
+        if not database or not name:
+            return None
+        cursor = await self._client[database].list_collections(filter={"name": name})
+        async for info in cursor:
+            return bytes(info.get("info", {}).get("uuid", b"")), str(info.get("type", "collection"))
+        return None
+
+    async def listed(self, namespace: Namespace, target: Target) -> list[Body]:
+        """The collection's search indexes, as the list shows them."""
+        found = await self.collection(namespace)
+        if found is None:
+            return []
+        return [
+            described(live, self._host)
+            for live in self._indexes.of(namespace, found[0])
+            if target.matches(live.entry.name, live.entry.id)
+        ]
