@@ -33,6 +33,11 @@ def _parser() -> argparse.ArgumentParser:
     commands.add_parser("list", help="what is known of each model, and whether it is here")
     verify = commands.add_parser("verify", help="hash the files and compare")
     verify.add_argument("key", nargs="*", help="models; default: every one that is here")
+    verify.add_argument(
+        "--parity",
+        action="store_true",
+        help="also compute vectors in another way and compare (needs the build packages)",
+    )
     return parser
 
 
@@ -81,7 +86,7 @@ def _list(settings: Settings) -> int:
     return 0
 
 
-def _verify(settings: Settings, keys: Sequence[str]) -> int:
+def _verify(settings: Settings, keys: Sequence[str], *, with_parity: bool) -> int:
     folder = settings.models_path
     if keys:
         chosen = [card(key) for key in keys]
@@ -96,11 +101,25 @@ def _verify(settings: Settings, keys: Sequence[str]) -> int:
             wrong += 1
             hint = "" if made is DETECTOR else f" {made.key}"
             print(f"  run `python -m faces.models fetch{hint}` to put it right")
+        elif with_parity and isinstance(made, ModelCard):
+            wrong += not _parity(settings, made)
     if (settings.var_dir / "samples").exists():
         problem = samples.problem(settings.var_dir / "samples")
         print(f"samples: {'wrong: ' + problem if problem else 'right'}")
         wrong += problem is not None
     return 1 if wrong else 0
+
+
+def _parity(settings: Settings, model: ModelCard) -> bool:
+    from faces.models import parity
+
+    found = parity.check(settings.models_path, model)
+    verdict = "agrees with" if found.holds else "WRONG: differs from"
+    print(
+        f"  {verdict} {found.method}: cosine {found.cosine:.7f} (at least {found.least}),"
+        f" largest difference {found.difference:.1e}"
+    )
+    return found.holds
 
 
 def _stop(_number: int, _frame: FrameType | None) -> None:
@@ -122,7 +141,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 discard=options.discard_sources,
             )
         if options.command == "verify":
-            return _verify(settings, options.key)
+            return _verify(settings, options.key, with_parity=options.parity)
         return _list(settings)
     except LikenessError as error:
         print(f"faces.models: {error.detail}", file=sys.stderr)

@@ -44,6 +44,18 @@ def read(path: Path) -> tuple[Network, Weights]:
         raise ModelFileError(f"{path.name} is not a Keras file that can be read.") from error
 
 
+def order_by_names(path: Path) -> list[str] | None:
+    """The layers with weights as a file of weights names them, in its order; None for a file that
+    describes itself."""
+    import h5py
+
+    with h5py.File(path, "r") as file:
+        if "model_config" in file.attrs:
+            return None
+        names = [_text(name) for name in file.attrs["layer_names"]]
+        return [name for name in names if len(file[name].attrs["weight_names"])]
+
+
 def _text(value: Any) -> str:
     return value.decode() if isinstance(value, bytes) else str(value)
 

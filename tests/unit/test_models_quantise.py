@@ -13,7 +13,7 @@ from hypothesis.extra import numpy as hnp
 from onnx import numpy_helper
 
 from bench.crops import crops_of, photos_in
-from faces.models import files, quantise
+from faces.models import files, parity, quantise
 from faces.models.cards import CARDS, ModelCard
 from faces.sessions import open_session
 
@@ -96,3 +96,14 @@ def test_zero_is_exact_and_the_range_is_covered(a: float, b: float) -> None:
     assert 0 <= zero <= 255
     assert (0 - zero) * scale <= min(0.0, low) + scale
     assert (255 - zero) * scale >= max(0.0, high) - scale
+
+
+@pytest.mark.parametrize("model", CARDS.values(), ids=lambda model: model.key)
+def test_parity_holds_for_every_model_that_is_here(model: ModelCard, models_dir: Path) -> None:
+    if model.key == "facenet512" and not (models_dir / model.file).is_file():
+        with pytest.raises(files.ModelFileError, match="fetch"):
+            parity.check(models_dir, model)
+        return
+    found = parity.check(models_dir, model)
+    assert found.holds, f"{found.cosine} by {found.method}"
+    assert found.least >= 0.9
