@@ -23,7 +23,7 @@ AWAIT_MS = 500
 LEASE_S = 30.0
 SAVE_S = 30.0
 """A quiet stream's token is moved on so often, lest the server forget where it was."""
-_LOST = (136, 260, 280, 286)  # CappedPositionLost, InvalidResumeToken, Fatal, HistoryLost
+_REFUSED = (13, 18, 8000)  # Unauthorized, AuthenticationFailed, AtlasError
 _CHANGED = ("insert", "update", "replace")
 _ENDED = ("drop", "rename", "dropDatabase", "invalidate")
 
@@ -73,7 +73,7 @@ class Live:
                         self._whole()
                     self._follow(stream, lease)
             except OperationFailure as error:
-                if error.code not in _LOST:
+                if token is None or not _lost(error):
                     raise
                 self._start_anew("live_token_lost")
 
@@ -135,6 +135,12 @@ class Live:
     def _start_anew(self, event: str) -> None:
         self._tokens.forget(self._name)
         self._log.warning(event, source=self._name, follows="a whole reconcile")
+
+
+def _lost(error: OperationFailure) -> bool:
+    """Whether the server no longer knows the place in its stream, or never did."""
+    passing = error.has_error_label("ResumableChangeStreamError")
+    return not passing and error.code not in _REFUSED
 
 
 def follow(
