@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
-
 from faces.errors import InvalidRequest
 from faces.types import Vector
 
 
 def unit(values: Sequence[float], dimensions: int) -> Vector:
     """The vector at unit length. Raises InvalidRequest for a wrong size and a norm of no use."""
+    import numpy as np  # only where there are vectors: a process without faces does without it
+
     if len(values) != dimensions:
         raise InvalidRequest.field("vector", f"must hold {dimensions} numbers")
     vector = np.asarray(values, dtype=np.float64)

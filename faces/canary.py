@@ -11,8 +11,6 @@ import secrets
 import time
 from collections.abc import Callable
 
-import numpy as np
-
 from faces import documents, search
 from faces.database import FACES, LEASES, Db, Document, translate
 from faces.errors import IndexNotReady
@@ -38,6 +36,8 @@ def prove(
     `tick` is called while waiting. Raises IndexNotReady after `deadline_s`. The canary is removed
     in every case; one that a crash leaves is removed by the next.
     """
+    import numpy as np  # only where there are vectors: a process without faces does without it
+
     dimensions = card(active.key).dimensions
     random = np.random.default_rng(secrets.randbits(64)).standard_normal(dimensions)
     vector = (random / np.linalg.norm(random)).astype(np.float32)

@@ -8,7 +8,6 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
-import numpy as np
 from bson.binary import Binary, BinaryVectorDtype
 
 from faces.database import Document
@@ -39,11 +38,13 @@ FACE_FIELDS: Document = {"embeddings": 0}
 
 def pack_vector(vector: Vector) -> Binary:
     """BinData subtype 9, float32: the form in which vectors are stored and sent."""
-    return Binary.from_vector(vector.astype(np.float32).tolist(), BinaryVectorDtype.FLOAT32)
+    return Binary.from_vector(vector.astype("float32").tolist(), BinaryVectorDtype.FLOAT32)
 
 
 def unpack_vector(value: Any) -> Vector:
     """The float32 vector of a stored BinData (or, in data from elsewhere, of an array)."""
+    import numpy as np  # only where there are vectors: a process without faces does without it
+
     if isinstance(value, Binary):
         value = value.as_vector().data
     return np.asarray(value, dtype=np.float32)

@@ -7,7 +7,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import pymongo
 from pymongo.errors import OperationFailure
 
@@ -290,7 +289,7 @@ class _OneSearch:
             for row in self._db[FACES].find({"_id": {"$in": ids}}, {path: 1}):
                 stored = (row.get("embeddings") or {}).get(self._active.key)
                 if stored is not None:
-                    cosine = float(np.dot(documents.unpack_vector(stored), vector))
+                    cosine = float(documents.unpack_vector(stored) @ vector)
                     cosines[row["_id"]] = max(-1.0, min(1.0, cosine))
         return cosines
 

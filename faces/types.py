@@ -8,17 +8,18 @@ from __future__ import annotations
 
 import datetime as dt
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
-import numpy as np
-import numpy.typing as npt
+if TYPE_CHECKING:  # with face recognition off, a process does without numpy's 14 MB
+    import numpy as np
+    import numpy.typing as npt
 
 PIPELINE_VERSION = "1"
 """Grows when the same picture would give other faces, boxes or vectors than before."""
 
-Pixels: TypeAlias = npt.NDArray[np.uint8]
+Pixels: TypeAlias = "npt.NDArray[np.uint8]"
 """An image, (height, width, 3), BGR."""
-Vector: TypeAlias = npt.NDArray[np.float32]
+Vector: TypeAlias = "npt.NDArray[np.float32]"
 """One embedding, (dimensions,), unit length."""
 Point: TypeAlias = tuple[float, float]
 Landmarks: TypeAlias = tuple[Point, Point, Point, Point, Point]

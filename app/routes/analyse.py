@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Annotated
 
-import numpy as np
 from fastapi import APIRouter, Depends
 from starlette.responses import Response
 
@@ -127,7 +126,7 @@ def compare(
     for face in target.faces:
         if query is None or face.embedding is None or source.model != target.model:
             continue
-        cosine = float(np.clip(np.dot(query, face.embedding), -1.0, 1.0))
+        cosine = max(-1.0, min(1.0, float(query @ face.embedding)))
         compared.append(
             ComparedFace(
                 box=Box.of(face.detection.box),
