@@ -1,0 +1,133 @@
+"""A CMS's records, of any shape, read into entries."""
+
+from __future__ import annotations
+
+import datetime as dt
+from typing import Any
+
+import pytest
+from bson import ObjectId
+from hypothesis import given
+from hypothesis import strategies as st
+
+from faces.settings import Settings
+from indexer.sources.base import Entry, Unusable
+from indexer.sources.records import Fields, Reader
+
+READER = Reader(Fields.of(Settings()), "https://cms.example/media/", frozenset({"live"}))
+GOOD: dict[str, Any] = {"_id": "k", "url": "https://cdn.example/a.jpg", "status": "live"}
+
+
+def entry(**fields: Any) -> Entry:
+    listed = READER.read(GOOD | fields)
+    assert isinstance(listed, Entry), listed
+    return listed
+
+
+def test_a_plain_record_becomes_an_entry() -> None:
+    when = dt.datetime(2026, 1, 2, tzinfo=dt.UTC)
+    read = entry(
+        _id=ObjectId("0" * 24), title="T", taken_at="2026-01-02T01:00:00+01:00", updated_at=when
+    )
+    assert (read.key, read.title, read.taken_at) == ("0" * 24, "T", when)
+    assert read.version == when.isoformat()
+    assert read.hidden is False
+
+
+@pytest.mark.parametrize("value", [None, False, "", 0])
+def test_what_is_not_deleted_stays(value: Any) -> None:
+    assert entry(deleted_at=value)
+
+
+@pytest.mark.parametrize("value", [True, 1, "2026-01-01", dt.datetime(2026, 1, 1), {"by": "x"}])
+def test_what_is_deleted_is_not_listed(value: Any) -> None:
+    assert READER.read(GOOD | {"deleted_at": value}) is None
+
+
+def test_other_media_are_not_listed() -> None:
+    assert READER.read(GOOD | {"mime_type": "video/mp4"}) is None
+    assert entry(mime_type="image/png")
+    assert entry(mime_type=7)
+
+
+@pytest.mark.parametrize(
+    ("status", "hidden"), [("live", False), ("draft", True), (None, True), ({}, True)]
+)
+def test_only_visible_statuses_are_shown(status: Any, hidden: bool) -> None:
+    assert entry(status=status).hidden is hidden
+
+
+@pytest.mark.parametrize(
+    ("url", "read"),
+    [
+        ("a/b.jpg", "https://cms.example/media/a/b.jpg"),
+        ("/b.jpg", "https://cms.example/b.jpg"),
+        ("//cdn.example/c.jpg", "https://cdn.example/c.jpg"),
+        ("HTTP://cdn.example/d.jpg", "http://cdn.example/d.jpg"),
+    ],
+)
+def test_relative_urls_are_joined_to_the_base(url: str, read: str) -> None:
+    assert entry(url=url).url == read
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"url": value}
+        for value in (None, "", 7, [], {}, "ftp://x/a", "http://a:b/", "x" * 9000, b"u")
+    ]
+    + [{"title": 7}, {"title": []}, {"metadata": "x"}, {"metadata": [1]}],
+)
+def test_a_field_of_the_wrong_shape_is_named_and_not_shown(fields: dict[str, Any]) -> None:
+    listed = READER.read(GOOD | fields)
+    assert isinstance(listed, Unusable)
+    assert listed.reason == "bad_record"
+    assert next(iter(fields)) in listed.detail
+
+
+def test_the_same_broken_record_looks_the_same_and_a_changed_one_does_not() -> None:
+    first, same = READER.read(GOOD | {"url": 1}), READER.read(GOOD | {"url": 1})
+    other = READER.read(GOOD | {"url": 2})
+    assert isinstance(first, Unusable)
+    assert isinstance(other, Unusable)
+    assert first == same
+    assert first.version != other.version
+
+
+@pytest.mark.parametrize("record", [None, 7, "x", [], {}, {"_id": None}, {"_id": {"a": 1}},
+                                    {"_id": True}, {"_id": "a\0"}, {"_id": "x" * 300}])  # fmt: skip
+def test_a_record_without_a_usable_id_is_still_counted(record: Any) -> None:
+    listed = READER.read(record)
+    assert isinstance(listed, Unusable)
+    assert listed.key.startswith("record-")
+
+
+def test_only_plain_and_harmless_metadata_is_kept() -> None:
+    metadata = {"a": 1, "b": True, "c": "x\0y", "$where": "z", "d.e": 1, "f": [1], "g": {},
+                "h": float("nan"), "i": float("inf"), "j": 10**400, "k": None, 5: "n"}  # fmt: skip
+    assert entry(metadata=metadata).metadata == {"a": 1.0, "b": True, "c": "xy"}
+    assert len(entry(metadata={f"m{n}": n for n in range(500)}).metadata) <= 64
+
+
+def test_fields_can_be_nested() -> None:
+    fields = Fields.of(Settings(cms_field_id="meta.id", cms_field_url="file.src"))
+    read = Reader(fields).read({"meta": {"id": 5}, "file": {"src": "http://x/a"}})
+    assert isinstance(read, Entry)
+    assert (read.key, read.url) == ("5", "http://x/a")
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.datetimes(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=8,
+)
+NAMES = st.sampled_from([*Fields.of(Settings()).names(), "other"])
+
+
+@given(st.dictionaries(NAMES, JSON) | JSON)
+def test_no_record_whatever_its_shape_breaks_the_scan(record: Any) -> None:
+    listed = READER.read(record)
+    if isinstance(listed, Entry):
+        assert listed.url is not None
+        assert listed.url.startswith(("http://", "https://"))
+        assert listed.taken_at is None or listed.taken_at.tzinfo is not None
