@@ -41,7 +41,9 @@ class Aggregates:
     async def explain(self, body: Body, exchange: Exchange) -> Body | None:
         """The reply to an explain of an aggregate, or None when it holds none of our stages."""
         inner = body.get("explain")
-        if not isinstance(inner, dict) or not rewrite.mentions(inner.get("pipeline")):
+        if not isinstance(inner, dict) or "aggregate" not in inner:
+            return None
+        if not rewrite.mentions(inner.get("pipeline")):
             return None
         prepared = await self._prepare({"$db": body.get("$db", ""), **inner}, exchange)
         prepared.pop("$db", None)

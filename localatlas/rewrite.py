@@ -7,11 +7,11 @@ stage and is removed there, so that no client sees it.
 
 from __future__ import annotations
 
-import datetime
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from bson.binary import UUID_SUBTYPE, Binary
+from bson.datetime_ms import DatetimeMS
 from bson.objectid import ObjectId
 
 from localatlas.errors import failure
@@ -129,7 +129,7 @@ def _kind(identity: Any) -> str | None:
         return "string"
     if isinstance(identity, ObjectId):
         return "objectId"
-    if isinstance(identity, datetime.datetime):
+    if isinstance(identity, DatetimeMS):
         return "date"
     if isinstance(identity, Binary) and identity.subtype == UUID_SUBTYPE and len(identity) == 16:
         return "uuid"
@@ -139,6 +139,8 @@ def _kind(identity: Any) -> str | None:
 def _sort_key(identity: Any) -> Any:
     if isinstance(identity, str):
         return identity.encode("utf-8", "surrogatepass")
+    if isinstance(identity, DatetimeMS):
+        return int(identity)
     return identity.binary if isinstance(identity, ObjectId) else identity
 
 

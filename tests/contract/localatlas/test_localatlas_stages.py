@@ -1,0 +1,256 @@
+"""What follows a $vectorSearch runs in the backend, with the score wherever it is asked for."""
+
+from __future__ import annotations
+
+import datetime
+import time
+import uuid
+from typing import Any
+
+import bson
+import pytest
+from pymongo.collection import Collection
+from pymongo.database import Database
+from pymongo.errors import OperationFailure
+from pymongo.operations import SearchIndexModel
+
+Rows = list[dict[str, Any]]
+META = {"$meta": "vectorSearchScore"}
+
+
+def index(collection: Collection[dict[str, Any]]) -> None:
+    definition = {
+        "fields": [{"type": "vector", "path": "v", "numDimensions": 1, "similarity": "euclidean"}]
+    }
+    collection.create_search_index(
+        SearchIndexModel(name="vs", type="vectorSearch", definition=definition)
+    )
+    deadline = time.monotonic() + 10
+    while not all(one["queryable"] for one in collection.list_search_indexes()):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+@pytest.fixture
+def collection(database: Database[dict[str, Any]]) -> Collection[dict[str, Any]]:
+    """Documents 0..4 at distance 0..4 of the query, scores 1, 1/2, 1/5, 1/10, 1/17."""
+    found = database.c
+    found.insert_many([{"_id": n, "v": [float(n)], "t": "ab"[n % 2]} for n in (3, 1, 4, 0, 2)])
+    index(found)
+    return found
+
+
+def search(limit: int = 3) -> dict[str, Any]:
+    return {
+        "$vectorSearch": {
+            "index": "vs",
+            "path": "v",
+            "queryVector": [0],
+            "limit": limit,
+            "exact": True,
+        }
+    }
+
+
+def scores(rows: Rows) -> list[float]:
+    return [round(row["s"], 4) for row in rows]
+
+
+STAGES: list[tuple[str, Rows, Rows]] = [
+    ("no stage", [], [{"_id": n, "v": [float(n)], "t": "ab"[n % 2]} for n in range(3)]),
+    (
+        "inclusion",
+        [{"$project": {"t": 1, "s": META}}],
+        [
+            {"_id": 0, "t": "a", "s": 1.0},
+            {"_id": 1, "t": "b", "s": 0.5},
+            {"_id": 2, "t": "a", "s": 0.2},
+        ],
+    ),
+    (
+        "inclusion without id",
+        [{"$project": {"_id": 0, "s": META}}],
+        [{"s": 1.0}, {"s": 0.5}, {"s": 0.2}],
+    ),
+    (
+        "exclusion",
+        [{"$project": {"v": 0, "t": 0, "s": META}}],
+        [{"_id": 0, "s": 1.0}, {"_id": 1, "s": 0.5}, {"_id": 2, "s": 0.2}],
+    ),
+    (
+        "in an expression",
+        [{"$project": {"s": {"$multiply": [10, META]}}}],
+        [{"_id": 0, "s": 10.0}, {"_id": 1, "s": 5.0}, {"_id": 2, "s": 2.0}],
+    ),
+    (
+        "after the id is gone",
+        [{"$project": {"_id": 0, "t": 1}}, {"$set": {"s": META}}],
+        [{"t": "a", "s": 1.0}, {"t": "b", "s": 0.5}, {"t": "a", "s": 0.2}],
+    ),
+    (
+        "after the id has changed",
+        [{"$project": {"_id": "$t"}}, {"$set": {"s": META}}],
+        [{"_id": "a", "s": 1.0}, {"_id": "b", "s": 0.5}, {"_id": "a", "s": 0.2}],
+    ),
+    (
+        "after a new root",
+        [{"$replaceRoot": {"newRoot": {"k": "$t"}}}, {"$set": {"s": META}}],
+        [{"k": "a", "s": 1.0}, {"k": "b", "s": 0.5}, {"k": "a", "s": 0.2}],
+    ),
+    (
+        "whole documents are what the client stored",
+        [{"$project": {"_id": 0, "d": "$$ROOT", "s": META}}, {"$limit": 1}],
+        [{"d": {"_id": 0, "v": [0.0], "t": "a"}, "s": 1.0}],
+    ),
+    (
+        "match on the score",
+        [{"$match": {"$expr": {"$gte": [META, 0.4]}}}, {"$project": {"s": META}}],
+        [{"_id": 0, "s": 1.0}, {"_id": 1, "s": 0.5}],
+    ),
+    (
+        "sort by the score",
+        [{"$sort": {"t": -1}}, {"$sort": {"s": META}}, {"$project": {"s": META}}],
+        [{"_id": 0, "s": 1.0}, {"_id": 1, "s": 0.5}, {"_id": 2, "s": 0.2}],
+    ),
+    (
+        "group by with the best score",
+        [{"$group": {"_id": "$t", "s": {"$max": META}}}, {"$sort": {"_id": 1}}],
+        [{"_id": "a", "s": 1.0}, {"_id": "b", "s": 0.5}],
+    ),
+    (
+        "group pushes what the client stored",
+        [
+            {"$set": {"s": META}},
+            {"$group": {"_id": "$t", "all": {"$push": "$$ROOT"}}},
+            {"$sort": {"_id": -1}},
+            {"$limit": 1},
+        ],
+        [{"_id": "b", "all": [{"_id": 1, "v": [1.0], "t": "b", "s": 0.5}]}],
+    ),
+    (
+        "facet",
+        [{"$facet": {"top": [{"$limit": 1}], "s": [{"$project": {"s": META}}, {"$skip": 2}]}}],
+        [{"top": [{"_id": 0, "v": [0.0], "t": "a"}], "s": [{"_id": 2, "s": 0.2}]}],
+    ),
+    (
+        "unwind",
+        [{"$unwind": "$v"}, {"$project": {"v": 1, "s": META}}, {"$skip": 2}],
+        [{"_id": 2, "v": 2.0, "s": 0.2}],
+    ),
+    ("count", [{"$count": "n"}], [{"n": 3}]),
+    (
+        "unset of the rest",
+        [{"$set": {"s": META}}, {"$unset": ["v", "t"]}, {"$skip": 1}, {"$limit": 1}],
+        [{"_id": 1, "s": 0.5}],
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("stages", "expected"), [case[1:] for case in STAGES], ids=[case[0] for case in STAGES]
+)
+def test_later_stages(collection: Collection[dict[str, Any]], stages: Rows, expected: Rows) -> None:
+    assert _rounded(list(collection.aggregate([search(), *stages]))) == expected
+
+
+def _rounded(value: Any) -> Any:
+    if isinstance(value, float):
+        return round(value, 4)
+    if isinstance(value, dict):
+        return {key: _rounded(inner) for key, inner in value.items()}
+    return [_rounded(inner) for inner in value] if isinstance(value, list) else value
+
+
+def test_the_score_is_gone_after_a_group(collection: Collection[dict[str, Any]]) -> None:
+    with pytest.raises(OperationFailure) as error:
+        list(collection.aggregate([search(), {"$group": {"_id": "$t"}}, {"$set": {"s": META}}]))
+    assert error.value.code == 40218
+
+
+def test_unions_of_two_searches_keep_both_scores(
+    database: Database[dict[str, Any]], collection: Collection[dict[str, Any]]
+) -> None:
+    database.other.insert_one({"_id": 9, "v": [3.0]})
+    index(database.other)
+    union = {"$unionWith": {"coll": "other", "pipeline": [search()]}}
+    stages = [search(1), union, {"$project": {"s": META}}]
+    rows = list(collection.aggregate(stages))
+    assert [(row["_id"], round(row["s"], 4)) for row in rows] == [(0, 1.0), (9, 0.1)]
+
+
+@pytest.mark.parametrize("count", [30, 101, 1000])
+@pytest.mark.parametrize("kind", ["integer", "string", "objectid", "uuid", "date", "mixed"])
+def test_many_rows_come_in_order_over_many_batches(
+    database: Database[dict[str, Any]], kind: str, count: int
+) -> None:
+    if count == 1000 and kind != "string":
+        count = 200
+    made: list[Any] = []
+    for number in range(count):
+        at = datetime.datetime(2020, 1, 1, tzinfo=datetime.UTC) + datetime.timedelta(
+            seconds=number * 37 % count
+        )
+        as_kind: dict[str, Any] = {
+            "integer": number * 37 % 5003 - 2500,
+            "string": f"{number * 37 % 5003:x}é",
+            "objectid": bson.ObjectId(),
+            "uuid": bson.Binary.from_uuid(uuid.uuid5(uuid.NAMESPACE_OID, str(number))),
+            "date": at,
+            "mixed": [number, str(number), 0.5 + number, {"n": number}][number % 4],
+        }
+        made.append(as_kind[kind])
+    database.c.insert_many([{"_id": one, "v": [float(n)]} for n, one in enumerate(made)])
+    index(database.c)
+    stages = [search(count), {"$project": {"s": META}}]
+    rows = list(database.c.aggregate(stages, batchSize=7))
+    assert [row["_id"] for row in rows] == made
+    assert scores(rows) == [round(1 / (1 + n * n), 4) for n in range(count)]
+
+
+def test_variables_hints_and_comments_reach_the_backend(
+    collection: Collection[dict[str, Any]],
+) -> None:
+    rows = collection.aggregate(
+        [search(), {"$match": {"$expr": {"$eq": ["$t", "$$wanted"]}}}],
+        let={"wanted": "b"},
+        comment="mine",
+        maxTimeMS=5000,
+    )
+    assert [row["_id"] for row in rows] == [1]
+
+
+def test_a_search_can_be_explained(
+    database: Database[dict[str, Any]], collection: Collection[dict[str, Any]]
+) -> None:
+    aggregate = {"aggregate": "c", "pipeline": [search()], "cursor": {}}
+    assert database.command("explain", aggregate)["ok"] == 1
+
+
+def test_results_can_be_written_to_a_collection(
+    database: Database[dict[str, Any]], collection: Collection[dict[str, Any]]
+) -> None:
+    collection.aggregate([search(), {"$set": {"s": META}}, {"$out": "best"}])
+    assert scores(list(database.best.find().sort("_id"))) == [1.0, 0.5, 0.2]
+    with pytest.raises(OperationFailure):
+        collection.aggregate([{"$vectorSearch": {"index": "vs"}}, {"$out": "best"}])
+    assert database.best.count_documents({}) == 3
+
+
+def test_a_search_works_inside_a_session_and_sees_current_documents(
+    database: Database[dict[str, Any]], collection: Collection[dict[str, Any]]
+) -> None:
+    with database.client.start_session(causal_consistency=True) as session:
+        collection.update_one({"_id": 0}, {"$set": {"t": "new"}}, session=session)
+        (row,) = collection.aggregate([search(1)], session=session)
+        assert row["t"] == "new"
+
+
+def test_text_that_only_mentions_the_stage_is_not_taken_for_it(
+    database: Database[dict[str, Any]],
+) -> None:
+    database.c.insert_one({"_id": 1, "name": "$vectorSearch"})
+    pipeline = [
+        {"$match": {"name": {"$eq": "$vectorSearch"}}},
+        {"$set": {"x": "$listSearchIndexes"}},
+    ]
+    assert [row["_id"] for row in database.c.aggregate(pipeline)] == [1]
