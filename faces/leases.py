@@ -17,11 +17,14 @@ from typing import Any
 from pymongo import ReturnDocument
 from pymongo.errors import DuplicateKeyError
 
-from faces.database import JOBS, LEASES, Db, Document, Session, translate
+from faces.database import JOBS, LEASES, Db, Document, Raced, Session, translate
 from faces.errors import LeaseLost
 
 JOB_FENCE = "job/"
 """A fence of this prefix is a job's claim; its epoch stands in the job's document."""
+
+
+_TRIES = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,18 +146,16 @@ class Leases:
             "expires_ms": {"$cond": ["$free", _until(ttl_s)["expires_ms"], "$expires_ms"]},
         }
         update: list[Document] = [{"$set": {"free": free}}, {"$set": grant}, {"$unset": "free"}]
-        for last in (False, True):
+        for _ in range(_TRIES):
             try:
                 document = self._db[LEASES].find_one_and_update(
                     {"_id": name}, update, upsert=True, return_document=ReturnDocument.AFTER
                 )
-            except DuplicateKeyError:  # another process made the document first
-                if last:
-                    raise
-                continue
-            break
-        assert document is not None  # noqa: S101  # an upsert returns the document
-        return document
+            except DuplicateKeyError:
+                continue  # another process made the document first
+            if document is not None:
+                return document
+        raise Raced
 
 
 def check_fence(db: Db, fence: Fence | None, session: Session) -> None:

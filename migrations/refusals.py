@@ -22,7 +22,7 @@ def explain(error: OperationFailure, command: Command) -> LikenessError | None:
             "over all databases): drop one that is not needed, an old model's by "
             "`python -m migrations model prune`, or take a larger tier."
         )
-    if "quota" in text or "space" in text:
+    if "quota" in text or "disk space" in text or "storage space" in text:
         return Conflict(
             "The cluster has no room for the index: `python -m migrations size` shows what it "
             "needs. Free space or take a larger tier."

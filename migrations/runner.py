@@ -6,7 +6,7 @@ import contextlib
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from pymongo.errors import OperationFailure
 
@@ -99,6 +99,8 @@ class Runner:
                 active = self._models.choose(key, build)
                 self._say(f"the active model is {active.key}")
             plan = self.plan(post=post, to=to)
+            if to is not None:
+                plan = replace(plan, index_actions=())
             for action in plan.index_actions:
                 self.send(action)
         return Plan(before.steps, plan.later, plan.index_actions, plan.unknown, plan.active)
