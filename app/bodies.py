@@ -190,7 +190,7 @@ def validate(model: type[M], values: object, *, strict: bool) -> M:
         return model.model_validate(values, strict=strict)
     except ValidationError as error:
         details = error.errors(include_input=False, include_url=False, include_context=False)
-        raise InvalidRequest(errors=problems.fields_of(details)) from None
+        raise problems.invalid(problems.fields_of(details)) from None
 
 
 def exactly_one(given: Collection[str], allowed: Collection[str]) -> str:

@@ -10,6 +10,7 @@ from typing import Annotated, Any, TypeVar
 
 from fastapi import Depends, Path, Query, Request
 from pydantic import BaseModel
+from starlette.convertors import Convertor, register_url_convertor
 
 from app import bodies
 from app import exchange as exchanges
@@ -27,6 +28,22 @@ NAME_PATTERN = r"^[A-Za-z0-9_.-]{1,255}$"
 SUBJECT_PATTERN = r"^[A-Za-z0-9_.:-]{1,128}$"
 ROLE_ATTRIBUTE = "likeness_role"
 SHAPE_ATTRIBUTE = "likeness_shape"
+
+
+class Anything(Convertor[str]):
+    """The rest of a path, whatever it holds: `path` would stop at a line break, and so lose it."""
+
+    regex = r"(?s:.*)"
+
+    def convert(self, value: str) -> str:
+        return value
+
+    def to_string(self, value: str) -> str:
+        return value
+
+
+# The framework's own table of converters; this is the way to add one.
+register_url_convertor("anything", Anything())
 
 
 def services(request: Request) -> Services:

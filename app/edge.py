@@ -143,7 +143,10 @@ class Edge:
         seconds = time.monotonic() - exchange.started
         route = getattr(scope.get("route"), "path", "unmatched")
         self._metrics.request(scope["method"], route, status, seconds)
-        self._log.info(
+        # Polls and pages are many and say little; what went wrong is told wherever it happened.
+        quiet = status < 500 and not route.startswith("/v1/")
+        tell = self._log.debug if quiet else self._log.info
+        tell(
             "request",
             request_id=exchange.request_id,
             method=scope["method"] if scope["method"] in _METHODS else "other",
@@ -196,7 +199,12 @@ class _Reply:
             if pending:
                 headers.append((b"connection", b"close"))
             message = {**message, "headers": headers}
-        elif pending and not message.get("more_body", False) and self.exchange is not None:
+        elif (
+            pending
+            and self.exchange is not None
+            and self.status != 408  # that client has had its time
+            and not message.get("more_body", False)
+        ):
             await self._send({**message, "more_body": True})
             await self.exchange.drain(LINGER_SECONDS, LINGER_BYTES)
             message = {"type": "http.response.body", "body": b"", "more_body": False}

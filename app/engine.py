@@ -31,6 +31,10 @@ State = Literal["disabled", "loading", "ready", "unavailable", "mismatch"]
 CHECK_SECONDS = 0.5
 BEAT_SECONDS = 2.0
 RETRY_SECONDS = 15.0
+ANY_MODEL = "*"
+"""What a process says that encodes nothing: it stands in the way of no model."""
+JOIN_SECONDS = 1.0
+"""At the end the thread may be waiting for a database that is away: nobody waits for it."""
 KEEP_SECONDS = 10.0
 """A model that is neither active nor next stays loaded for so long: a flip may be undone."""
 
@@ -94,6 +98,7 @@ class Engine:
         self._retry_at: dict[str, float] = {}
         self._problem: str | None = None
         self._beaten = 0.0
+        self.beating = False
         self._thread: threading.Thread | None = None
         self._log = structlog.get_logger("likeness.engine")
         self.state: State = "loading" if enabled else "disabled"
@@ -115,8 +120,8 @@ class Engine:
         return loaded.pipeline.build if loaded and self.state == "ready" else None
 
     def start(self) -> None:
-        """Begin loading in the background."""
-        if self.state != "disabled" and self._thread is None:
+        """Begin loading in the background; a process that encodes nothing only says so."""
+        if self._thread is None and (self.state != "disabled" or self._beat is not None):
             self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
             self._thread.start()
 
@@ -129,7 +134,7 @@ class Engine:
         """End the thread and close the pipelines."""
         self._stopping.set()
         if self._thread is not None:
-            self._thread.join(5)
+            self._thread.join(JOIN_SECONDS)
         with self._lock:
             loaded, self._loaded = list(self._loaded.values()), {}
         for one in loaded:
@@ -175,6 +180,9 @@ class Engine:
             self._stopping.wait(CHECK_SECONDS)
 
     def _step(self) -> None:
+        if self.state == "disabled":
+            self._tell([ANY_MODEL])
+            return
         wanted = self._wanted()
         if wanted.active is not None and self._have(wanted.active):
             self._serve(wanted.active)
@@ -183,7 +191,7 @@ class Engine:
         else:
             self._prepare(wanted.upcoming)
         self._drop(wanted)
-        self._tell()
+        self._tell(sorted(self._loaded))
 
     def _have(self, key: str) -> bool:
         """Whether the model is loaded now; if not, `state` and `reason` say why."""
@@ -267,14 +275,16 @@ class Engine:
         for loaded in gone:
             loaded.pipeline.close()
 
-    def _tell(self) -> None:
+    def _tell(self, models: list[str]) -> None:
         now = time.monotonic()
         if self._beat is None or now - self._beaten < BEAT_SECONDS:
             return
         self._beaten = now
         try:
-            self._beat(sorted(self._loaded), self._problem)
+            self._beat(models, self._problem)
+            self.beating = True
         except LikenessError as error:
+            self.beating = False
             self._log.warning("heartbeat_failed", error=type(error).__name__)
 
     def _fail(self, key: str | None, reason: str, error: str) -> None:

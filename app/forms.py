@@ -247,6 +247,13 @@ class FaceIds(Form):
 class JobForm(Form):
     """Work to start."""
 
-    kind: Literal["backfill"]
+    kind: Literal["backfill", "reembed", "audit"]
     collection: CollectionName | None = None
     dry_run: Flag = False
+
+
+class HookForm(Form):
+    """What happened to a picture of the CMS. `source_key` is its id there."""
+
+    event: Literal["changed", "deleted"]
+    source_key: Annotated[str, StringConstraints(min_length=1, max_length=1024)]

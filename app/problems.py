@@ -193,7 +193,13 @@ def fields_of(errors: Iterable[ErrorDetails], *, skip: int = 0) -> list[e.FieldE
     return found
 
 
+def invalid(fields: Sequence[e.FieldError]) -> e.InvalidRequest:
+    """The error for these fields; a request with hundreds of faults gets the first few told."""
+    told = "; ".join(f"{item.field}: {item.message}" for item in fields[:3])
+    more = f"; and {len(fields) - 3} more" if len(fields) > 3 else ""
+    return e.InvalidRequest(told + more, errors=fields[:MOST_ERRORS])
+
+
 def from_validation(error: RequestValidationError, request_id: str) -> Response:
     """The response for path and query parameters that do not fit."""
-    fields = fields_of(error.errors(), skip=1)
-    return from_error(e.InvalidRequest(errors=fields), request_id)
+    return from_error(invalid(fields_of(error.errors(), skip=1)), request_id)

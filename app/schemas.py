@@ -10,6 +10,7 @@ from starlette.responses import Response
 
 from faces import records as r
 from faces import types as t
+from faces.models.cards import ModelCard
 
 UUID_PATTERN = r"^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$"
 T = TypeVar("T")
@@ -138,13 +139,18 @@ class Match(Wire):
     subject: str | None
     similarity: Ratio
     score: Ratio
+    false_match_rate: float | None = Field(
+        description="Share of pairs of different people at or above this similarity, as measured "
+        "for the model; null where it was not."
+    )
     box: Box
     media: MediaSummary
     metadata: dict[str, str | int | float | bool]
 
     @classmethod
-    def of(cls, match: r.Match) -> Match:
-        """From the core's match."""
+    def of(cls, match: r.Match, card: ModelCard) -> Match:
+        """From the core's match, found with the model of `card`."""
+        rate = card.false_match_rate(match.similarity)
         return cls(
             face_id=match.face_id,
             media_id=match.media_id,
@@ -154,6 +160,7 @@ class Match(Wire):
             subject=match.subject,
             similarity=match.similarity,
             score=match.score,
+            false_match_rate=rate,
             box=Box.of(match.box),
             media=MediaSummary(
                 url=match.media.url, title=match.media.title, taken_at=match.media.taken_at
@@ -349,29 +356,46 @@ class Page(Wire, Generic[T]):
 
 
 class Collection(Wire):
-    """A collection. Counts are given for one collection, not in the list."""
+    """A collection. `pending_fields` are declared, but cannot be filtered by yet."""
 
     collection: str
     metadata_fields: dict[str, Literal["string", "number", "bool"]]
+    pending_fields: list[str]
+    job_id: str | None = Field(description="The job that rewrites its metadata facets.")
     created_at: Time
-    media_count: int | None = None
-    face_count: int | None = None
-    subject_count: int | None = None
-    pending_fields: list[str] = Field(description="Declared, but not to be filtered by yet.")
-    job_id: str | None = Field(None, description="The job that rewrites its metadata facets.")
+
+    @classmethod
+    def fields(cls, info: r.CollectionInfo) -> dict[str, Any]:
+        """The model's fields from the core's collection."""
+        return {
+            "collection": info.name,
+            "metadata_fields": dict(info.metadata_fields),
+            "pending_fields": list(info.pending_fields),
+            "job_id": info.facets_job,
+            "created_at": info.created_at,
+        }
 
     @classmethod
     def of(cls, info: r.CollectionInfo) -> Collection:
         """From the core's collection."""
+        return cls(**cls.fields(info))
+
+
+class CollectionDetail(Collection):
+    """A collection with what it holds."""
+
+    media_count: int
+    face_count: int
+    subject_count: int
+
+    @classmethod
+    def of(cls, info: r.CollectionInfo) -> CollectionDetail:
+        """From the core's collection, counts included."""
         return cls(
-            collection=info.name,
-            metadata_fields=dict(info.metadata_fields),
-            created_at=info.created_at,
-            media_count=info.media,
-            face_count=info.faces,
-            subject_count=info.subjects,
-            pending_fields=list(info.pending_fields),
-            job_id=info.facets_job,
+            **cls.fields(info),
+            media_count=info.media or 0,
+            face_count=info.faces or 0,
+            subject_count=info.subjects or 0,
         )
 
 

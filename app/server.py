@@ -24,11 +24,30 @@ from faces.errors import ConfigError
 from faces.memory import keep_one_heap
 from faces.settings import load
 
-HEADER_SECONDS = 10.0
+HEADER_SECONDS = 9.5
+LINGER_SECONDS = 1.0
 HEADER_BYTES = 32 * 1024
 KEEP_ALIVE_SECONDS = 65
 BACKLOG = 512
 _AMBIGUOUS = "Content-Length and Transfer-Encoding must not both be sent."
+
+
+class _Connection(h11.Connection):
+    """An h11 connection that also refuses ambiguous framing and knows the status to refuse with."""
+
+    refusal = 400
+
+    def next_event(self) -> Any:
+        try:
+            event = super().next_event()
+        except h11.RemoteProtocolError as error:
+            self.refusal = 431 if error.error_status_hint == 431 else 400
+            raise
+        if isinstance(event, h11.Request):
+            names = [name for name, _ in event.headers]
+            if b"content-length" in names and b"transfer-encoding" in names:
+                raise h11.RemoteProtocolError(_AMBIGUOUS)
+        return event
 
 
 class GuardedProtocol(H11Protocol):
@@ -37,6 +56,7 @@ class GuardedProtocol(H11Protocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self._head_timer: asyncio.TimerHandle | None = None
+        self._refused = False
         self._await_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -44,11 +64,34 @@ class GuardedProtocol(H11Protocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
+        if self._refused:
+            return  # read and dropped, so that the client sees its answer and not a reset
         if self._idle() and self._head_timer is None:
             self._await_head()
         super().data_received(data)
         if not self._idle():
             self._drop_timer()
+
+    def send_400_response(self, msg: str) -> None:
+        """Answer what is no request with 400, or 431 for too large a head, then close."""
+        status = self.conn.refusal if isinstance(self.conn, _Connection) else 400
+        text = msg.encode("ascii")
+        self._refused = True
+        self._drop_timer()
+        if self.cycle is None or self.cycle.response_complete:
+            reason = b"Bad Request" if status == 400 else b"Request Header Fields Too Large"
+            self.transport.write(
+                b"HTTP/1.1 %d %s\r\ncontent-type: text/plain; charset=utf-8\r\n"
+                b"content-length: %d\r\nconnection: close\r\n\r\n%s"
+                % (status, reason, len(text), text)
+            )
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+        self.loop.call_later(LINGER_SECONDS, self.transport.close)
+
+    def eof_received(self) -> None:
+        if self._refused:
+            self.transport.close()
 
     def handle_events(self) -> None:
         before = self.cycle
@@ -77,18 +120,6 @@ class GuardedProtocol(H11Protocol):
     def _head_is_late(self) -> None:
         if not self.transport.is_closing() and self._idle():
             self.transport.close()
-
-
-class _Connection(h11.Connection):
-    """h11 refuses no ambiguous framing by itself."""
-
-    def next_event(self) -> Any:
-        event = super().next_event()
-        if isinstance(event, h11.Request):
-            names = [name for name, _ in event.headers]
-            if b"content-length" in names and b"transfer-encoding" in names:
-                raise h11.RemoteProtocolError(_AMBIGUOUS)
-        return event
 
 
 class Protocol(GuardedProtocol):

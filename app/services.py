@@ -46,6 +46,7 @@ GATE_QUEUE = 16
 FETCH_WIDTH = 4
 FETCH_QUEUE = 8
 FETCH_SECONDS = 10.0
+LEAVE_SECONDS = 0.5
 INDEX_LAG = dt.timedelta(seconds=5)
 """A face that was written longer ago counts as searchable."""
 BUDGET_PICTURES = 4
@@ -150,18 +151,24 @@ class Services:
         self.engine.start()
 
     def stop(self) -> None:
-        """End the threads and close connections, in the reverse order."""
+        """End the threads and close connections, whatever state the database is in."""
         self.engine.stop()
-        if self._store is not None and self.engine.state != "disabled":
-            with contextlib.suppress(LikenessError):  # it expires by itself, too
-                self._store.presence.leave(Holder.this_process("web"))
+        if self._store is not None and self.engine.beating:
+            leaving = threading.Thread(target=self._leave, daemon=True)
+            leaving.start()
+            leaving.join(LEAVE_SECONDS)
+        if self.client is not None:
+            self.client.close()  # first: it ends what other threads still wait for
         if self._watch is not None:
             self._watch.stop()
         self.fetcher.close()
         if self._pictures is not None:
             self._pictures.close()
-        if self.client is not None:
-            self.client.close()
+
+    def _leave(self) -> None:
+        with contextlib.suppress(LikenessError):  # the heartbeat expires by itself, too
+            if self._store is not None:
+                self._store.presence.leave(Holder.this_process("web"))
 
 
 def check(settings: Settings) -> Keys:

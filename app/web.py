@@ -23,6 +23,7 @@ from app.routes import (
     docs,
     faces,
     health,
+    hooks,
     jobs,
     media,
     models,
@@ -40,7 +41,7 @@ ENCODER = (health.router, docs.router, models.router, analyse.router)
 ALL = (
     *(health.router, page.router, docs.router, models.router, search.router, analyse.router),
     *(collections.router, thumbnails.router, media.router, faces.router, subjects.router),
-    jobs.router,
+    *(jobs.router, hooks.router),
 )
 
 
@@ -91,6 +92,7 @@ def create_app(
         redirect_slashes=False,
         lifespan=lifespan,
         middleware=middleware,
+        generate_unique_id_function=lambda route: route.name,
         exception_handlers={
             LikenessError: _own,
             HTTPException: _framework,

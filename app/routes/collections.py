@@ -18,7 +18,7 @@ from app.deps import (
     body,
 )
 from app.forms import CollectionForm, FieldsForm
-from app.schemas import Collection, JobAccepted, Page, answer
+from app.schemas import Collection, CollectionDetail, JobAccepted, Page, answer
 from app.services import Services
 from faces.errors import Forbidden, NotFound
 from faces.records import CollectionInfo
@@ -66,13 +66,13 @@ def _bound(parts: Services, caller: Caller) -> Response:
     return answer(Page[Collection](items=[Collection.of(info) for info in found], next_cursor=None))
 
 
-@router.get("/v1/collections/{collection}", response_model=Collection)
+@router.get("/v1/collections/{collection}", response_model=CollectionDetail)
 def get_collection(
     parts: ServicesDep, caller: SearchCaller, collection: CollectionPath
 ) -> Response:
     """One collection with its counts."""
     info = parts.store.collection(caller.enter(collection), counts=True)
-    return answer(Collection.of(info))
+    return answer(CollectionDetail.of(info))
 
 
 @router.patch("/v1/collections/{collection}", response_model=JobAccepted, status_code=202)

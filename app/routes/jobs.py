@@ -25,14 +25,17 @@ def start_job(
     caller: IndexCaller,
     incoming: Annotated[Incoming[JobForm], Depends(body(START))],
 ) -> Response:
-    """Start work that a worker does."""
+    """Start work that a worker does; when the same is under way already, that is the answer."""
     form = incoming.form
     if form.collection is not None:
         parts.store.collection(caller.enter(form.collection))
     elif caller.collections is not None:
         raise Forbidden("This key is bound to collections: name one of them as `collection`.")
-    job = parts.store.jobs.enqueue(form.kind, form.collection, {"dry_run": form.dry_run})
-    return accepted(job)
+    active = parts.store.jobs.active(form.kind, form.collection)
+    if active is not None and active.params.get("dry_run", False) == form.dry_run:
+        return accepted(active.job_id)
+    params = {"dry_run": form.dry_run}
+    return accepted(parts.store.jobs.enqueue(form.kind, form.collection, params))
 
 
 @router.get("/v1/jobs", response_model=Page[Job])

@@ -38,7 +38,7 @@ from app.schemas import (
     answer,
 )
 from app.services import Services
-from faces.records import API_SOURCE, ActiveModel, PutResult
+from faces.records import API_SOURCE, ActiveModel, Item, PutResult
 from faces.types import Analysis, MediaInfo, MediaRef
 
 router = APIRouter(tags=["media"])
@@ -54,7 +54,7 @@ MediaPath = Annotated[
     ),
     AfterValidator(checked_media_id),
 ]
-ITEM = "/v1/collections/{collection}/media/{media_id:path}"
+ITEM = "/v1/collections/{collection}/media/{media_id:anything}"
 
 
 @router.put(
@@ -88,7 +88,8 @@ def put_media(
     active = parts.active_model()
     result = parts.store.unchanged(ref, content, PIPELINE_VERSION, active.key)
     if result is not None and not (active.preparing and active.next):
-        parts.store.update_info(ref, info)
+        if form.model_fields_set:
+            parts.store.update_info(ref, _merged(form, result.item))
         return answer(_indexed(parts, result, active.key, {}))
     analysis = photos.analyse(parts, client, data, "index", model=active.key)
     result = parts.store.put_item(
@@ -123,12 +124,27 @@ def _crops(
     wish = parts.settings.keep_crops
     if wish == "off" or (wish == "uploads" and fetchable) or not analysis.faces:
         return {}
+    kept = [
+        position
+        for position, face in enumerate(analysis.faces)
+        if face.quality >= parts.settings.face_min_quality
+    ]
+    boxes = [analysis.faces[position].detection.box for position in kept]
     with parts.engine.pipeline() as pipeline, parts.gate.place(client.gone, client.deadline):
-        return {
-            position: pipeline.crop(data, face.detection.box)
-            for position, face in enumerate(analysis.faces)
-            if face.quality >= parts.settings.face_min_quality
-        }
+        return dict(zip(kept, pipeline.crops(data, boxes), strict=True))
+
+
+def _merged(form: MediaForm, item: Item) -> MediaInfo:
+    """What is stored of an unchanged picture, with what was sent in its place."""
+    sent = form.model_fields_set
+    return MediaInfo(
+        url=form.image_url or item.url,
+        title=form.title if "title" in sent else item.title,
+        taken_at=form.taken_at if "taken_at" in sent else item.taken_at,
+        metadata=form.metadata if "metadata" in sent else dict(item.metadata),
+        etag=item.etag,
+        hidden=item.hidden,
+    )
 
 
 def _indexed(parts: Services, result: PutResult, model: str, timings: dict[str, float]) -> Indexed:

@@ -117,7 +117,11 @@ def _by_stored(find: Callable[[], CoreFound]) -> Response:
     began = time.perf_counter()
     found = find()
     ms = (time.perf_counter() - began) * 1000
-    matches = [Match.of(match) for match in found.faces[0]] if found.faces else []
+    matches = (
+        [Match.of(match, cards.card(found.model)) for match in found.faces[0]]
+        if found.faces
+        else []
+    )
     return answer(
         Found(
             model=found.model,
@@ -152,6 +156,7 @@ def _found(
     analysis: Analysis, chosen: list[int], found: CoreFound, form: SearchForm, ms: float
 ) -> Found:
     searched = []
+    card = cards.card(found.model)
     for index, matches in zip(chosen, found.faces, strict=True):
         face = analysis.faces[index]
         searched.append(
@@ -160,7 +165,7 @@ def _found(
                 confidence=face.detection.confidence,
                 quality=face.quality,
                 landmarks=list(face.detection.landmarks),
-                matches=[Match.of(match) for match in matches],
+                matches=[Match.of(match, card) for match in matches],
             )
         )
     rest = set(range(len(analysis.faces))) - set(chosen)
