@@ -11,7 +11,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, Protocol, TypeAlias, TypeVar
 
-from faces.errors import Busy, Conflict, DatabaseUnavailable, LikenessError, StorageFull, Tombstoned
+from faces.errors import (
+    Busy,
+    Conflict,
+    DatabaseUnavailable,
+    EncoderUnavailable,
+    LikenessError,
+    Loading,
+    StorageFull,
+    Tombstoned,
+)
 from faces.leases import Fence
 from faces.records import KnownItem
 from faces.store import Store
@@ -26,6 +35,7 @@ Ending: TypeAlias = Literal[
     "tombstoned", "deleted", "stopped",
 ]  # fmt: skip
 DATABASE_PATIENCE_S = 120.0
+ENCODER_PATIENCE_S = 300.0
 R = TypeVar("R")
 
 
@@ -194,11 +204,16 @@ class Items:
         return Result(entry.key, ending, len(put.faces), read=True)
 
     def _analyse(self, data: bytes) -> Analysis:
+        """The photo's faces, waited for: an encoder that is busy or away is no fault of a photo."""
+        end = time.monotonic() + ENCODER_PATIENCE_S
         while True:
             try:
                 return self._analyst.analyse(data)
-            except Busy as error:
+            except (Busy, Loading, EncoderUnavailable) as error:
                 # The web's own photos come first where both run in one place.
+                busy = isinstance(error, Busy)
+                if not busy and time.monotonic() > end:
+                    raise
                 if self._stopping.wait(min(error.retry_after, 2.0)):
                     raise
 
