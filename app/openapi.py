@@ -92,7 +92,7 @@ def build(app: FastAPI) -> dict[str, Any]:
     schemas = components.setdefault("schemas", {})
     for name in ("HTTPValidationError", "ValidationError"):
         schemas.pop(name, None)
-    routes = {route.name: route for route in _routes(app)}
+    routes = {r.name: r for r in api_routes(app) if r.include_in_schema}
     schemas.update(_schemas(routes.values()))
     components["securitySchemes"] = {
         "ApiKey": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
@@ -104,12 +104,13 @@ def build(app: FastAPI) -> dict[str, Any]:
     return document
 
 
-def _routes(app: FastAPI) -> Iterator[APIRoute]:
+def api_routes(app: FastAPI) -> Iterator[APIRoute]:
+    """All routes of the application, those of its routers too."""
     for route in app.routes:
-        if isinstance(route, APIRoute) and route.include_in_schema:
+        if isinstance(route, APIRoute):
             yield route
         for inner in getattr(getattr(route, "original_router", None), "routes", ()):
-            if isinstance(inner, APIRoute) and inner.include_in_schema:
+            if isinstance(inner, APIRoute):
                 yield inner
 
 

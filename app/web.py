@@ -12,6 +12,7 @@ from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import Match
 
 from app import exchange as exchanges
 from app import log, openapi, problems
@@ -112,7 +113,19 @@ async def _own(request: Request, error: Exception) -> Response:
 
 async def _framework(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)  # noqa: S101 - the framework's signature is wider
+    if error.status_code == 405:
+        error.headers = {"Allow": ", ".join(_allowed(request))}
     return problems.from_http(error, exchanges.of(request.scope).request_id)
+
+
+def _allowed(request: Request) -> list[str]:
+    """The methods of all routes at this path; the framework names only the first route's."""
+    found: set[str] = set()
+    for route in openapi.api_routes(request.app):
+        match, _ = route.matches(request.scope)
+        if match != Match.NONE:
+            found |= route.methods or set()
+    return sorted(found)
 
 
 async def _parameters(request: Request, error: Exception) -> Response:
