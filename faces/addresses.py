@@ -17,6 +17,7 @@ from typing import TypeAlias
 import httpx2
 
 from faces.errors import ConfigError
+from faces.settings import Settings
 
 Address: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
 
@@ -178,6 +179,35 @@ def parse_origins(entries: Iterable[str], *, setting: str = "MEDIA_ALLOWED_HOSTS
             Origin(one, pattern, port or _PORTS[one], private)
             for one in ((scheme,) if scheme else ("https", "http"))
         )
+    return origins
+
+
+def origins_of(url: str, *, setting: str) -> list[Origin]:
+    """The one origin of a URL that the operator configured; it may be private.
+
+    Raises ConfigError, naming `setting`, when it is no http or https URL.
+    """
+    try:
+        parsed = httpx2.URL(url)
+    except (httpx2.InvalidURL, UnicodeError, ValueError):
+        parsed = httpx2.URL("")
+    if parsed.scheme not in _PORTS or not parsed.host or parsed.userinfo:
+        raise ConfigError(f"{setting}: must be an http or https URL without a user name")
+    host = f"[{parsed.host}]" if ":" in parsed.host else parsed.raw_host.decode("ascii")
+    port = _PORTS[parsed.scheme] if parsed.port is None else parsed.port
+    return parse_origins([f"{parsed.scheme}://{host}:{port}"], setting=setting)
+
+
+def media_origins(settings: Settings) -> list[Origin]:
+    """Where pictures may be fetched from: MEDIA_ALLOWED_HOSTS, and where the CMS itself is.
+
+    CMS_BASE_URL, else CMS_HTTP_URL, is the operator's own word for where the CMS's pictures are.
+    """
+    origins = parse_origins(settings.media_allowed_hosts)
+    if settings.cms_base_url is not None:
+        origins += origins_of(settings.cms_base_url, setting="CMS_BASE_URL")
+    elif settings.cms_source == "http" and settings.cms_http_url is not None:
+        origins += origins_of(settings.cms_http_url, setting="CMS_HTTP_URL")
     return origins
 
 

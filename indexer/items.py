@@ -15,14 +15,12 @@ from faces.errors import (
     Busy,
     Conflict,
     DatabaseUnavailable,
-    EncoderUnavailable,
     LikenessError,
-    Loading,
     StorageFull,
     Tombstoned,
 )
 from faces.leases import Fence
-from faces.records import KnownItem
+from faces.records import KnownItem, PutResult
 from faces.store import Store
 from faces.types import PIPELINE_VERSION, Analysis, MediaInfo, MediaRef
 from indexer.plan import Step
@@ -35,6 +33,7 @@ Ending: TypeAlias = Literal[
     "tombstoned", "deleted", "stopped",
 ]  # fmt: skip
 DATABASE_PATIENCE_S = 120.0
+BUSY_TRIES = 60
 ENCODER_PATIENCE_S = 300.0
 R = TypeVar("R")
 
@@ -47,8 +46,12 @@ class Analyst(Protocol):
         """The key of the model that makes the embeddings."""
         ...
 
-    def analyse(self, data: bytes) -> Analysis:
-        """All faces of the picture with their embeddings."""
+    def analyse(self, data: bytes) -> tuple[Analysis, ...]:
+        """All faces of the picture by the active model, and by the next one where it is asked."""
+        ...
+
+    def forget(self) -> None:
+        """Look anew which models are asked for."""
         ...
 
 
@@ -189,32 +192,33 @@ class Items:
             if same is not None:
                 self._store.update_info(ref, info, self._fence)
                 return Result(entry.key, "updated", len(same.faces), read=True)
-        analysis = self._analyse(body.data)
-        put = self._store.put_item(
-            ref,
-            info,
-            analysis,
-            content=content,
-            min_quality=self._min_quality,
-            pipeline_version=PIPELINE_VERSION,
-            fence=self._fence,
-            began_rev=task.known.rev if task.known is not None else None,
-        )
+        put = self._put(task, ref, info, content, body.data)
         ending: Ending = "indexed" if put.faces else "no_face"
         return Result(entry.key, ending, len(put.faces), read=True)
 
-    def _analyse(self, data: bytes) -> Analysis:
-        """The photo's faces, waited for: an encoder that is busy or away is no fault of a photo."""
-        end = time.monotonic() + ENCODER_PATIENCE_S
+    def _put(
+        self, task: Task, ref: MediaRef, info: MediaInfo, content: str, data: bytes
+    ) -> PutResult:
+        """The item looked at and stored, again where the decoder is busy or a model switched."""
+        tries = 0
         while True:
             try:
-                return self._analyst.analyse(data)
-            except (Busy, Loading, EncoderUnavailable) as error:
-                # The web's own photos come first where both run in one place.
-                busy = isinstance(error, Busy)
-                if not busy and time.monotonic() > end:
-                    raise
-                if self._stopping.wait(min(error.retry_after, 2.0)):
+                analysis, *also = self._analyst.analyse(data)
+                return self._store.put_item(
+                    ref,
+                    info,
+                    analysis,
+                    content=content,
+                    min_quality=self._min_quality,
+                    pipeline_version=PIPELINE_VERSION,
+                    fence=self._fence,
+                    began_rev=task.known.rev if task.known is not None else None,
+                    also=also,
+                )
+            except Busy as error:
+                tries += 1
+                self._analyst.forget()
+                if tries == BUSY_TRIES or self._stopping.wait(min(error.retry_after, 2.0)):
                     raise
 
     def _failed(self, task: Task, ref: MediaRef, error: LikenessError) -> Result:

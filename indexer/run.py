@@ -15,12 +15,13 @@ from faces.store import Store
 from indexer.dry import DryItems
 from indexer.holding import LEASE_S, holding
 from indexer.items import Items
+from indexer.models import Models
 from indexer.plan import Brake
 from indexer.progress import Report, Tally
 from indexer.reconcile import Outcome, Reconciler, server_clock
 from indexer.sources.base import Source
 from indexer.sync import Sync
-from indexer.wiring import LazyPipeline, name_of, source_of
+from indexer.wiring import name_of, source_of
 
 THREADS = {"folder": 4, "mongo": 8, "http": 8}
 
@@ -37,7 +38,7 @@ class Run:
         store: Store,
         settings: Settings,
         source: Source,
-        pipeline: LazyPipeline,
+        models: Models,
         *,
         name: str,
         fence: Fence,
@@ -54,7 +55,7 @@ class Run:
         self._items = Items(
             store,
             source,
-            pipeline,
+            models,
             name=name,
             collection=self.collection,
             fence=fence,
@@ -125,8 +126,7 @@ def open_run(
     """
     with contextlib.closing(source_of(settings, stopping)) as source:
         name = name_of(settings, source)
-        active = store.active_model()
-        if active is None:
+        if store.active_model() is None:
             raise ConfigError(
                 "The database is not set up yet: run `python -m migrations up` first."
             )
@@ -134,13 +134,13 @@ def open_run(
         lease = store.leases.acquire(f"source:{name}", Holder.this_process(role), LEASE_S)
         if lease is None:
             raise LeaseHeld
-        pipeline = LazyPipeline(settings, active.key)
-        with holding(lease, stopping) as lost, contextlib.closing(pipeline):
+        models = Models(settings, store.active_model)
+        with holding(lease, stopping) as lost, contextlib.closing(models):
             yield Run(
                 store,
                 settings,
                 source,
-                pipeline,
+                models,
                 name=name,
                 fence=lease.fence,
                 now=server_clock(store.now),

@@ -10,8 +10,9 @@ from collections.abc import Callable, Sequence
 
 import structlog
 
+from faces import canary
 from faces.database import connect, database
-from faces.errors import ConfigError, DatabaseUnavailable, LikenessError
+from faces.errors import ConfigError, DatabaseUnavailable, IndexNotReady, LikenessError
 from faces.leases import Holder
 from faces.models.cards import CARDS
 from faces.models.files import encoder_path
@@ -24,6 +25,7 @@ from indexer.wiring import name_of, source_of
 
 LOOK_S = 0.5
 BEAT_S = 5.0
+LAG_EVERY_S = 60.0
 RETRY_LOOK_S = 60.0
 GRACE_S = 9.0
 LONG_KINDS = ("backfill", "sync", "reembed", "audit")
@@ -52,6 +54,7 @@ class Worker:
         self._log.info("worker_started", source=self._source)
         thread = threading.Thread(target=self._tend, name="tend", daemon=True)
         thread.start()
+        threading.Thread(target=self._measuring, name="lag", daemon=True).start()
         if self._settings.index_live:
             threading.Thread(target=self._live, name="live", daemon=True).start()
         self._stopping.wait()
@@ -87,8 +90,24 @@ class Worker:
         self._guard(lambda: self._store.presence.leave(self._holder))
 
     def _beat(self) -> None:
-        models = [k for k in CARDS if encoder_path(self._settings.models_path, k).exists()]
-        self._store.presence.beat(self._holder, models)
+        folder = self._settings.models_path
+        models = [key for key in CARDS if encoder_path(folder, key).exists()]
+        # A worker that encodes nothing does not stand in the way of a model switch.
+        encodes = self._settings.face_recognition_enabled
+        self._store.presence.beat(self._holder, models if encodes else ["*"])
+
+    def _measure(self) -> None:
+        """The index's lag, for /metrics; not while the index cannot be queried."""
+        active = self._store.active_model()
+        if active is not None and self._settings.face_recognition_enabled:
+            try:
+                canary.measure(self._store.db, active)
+            except IndexNotReady:
+                return
+
+    def _measuring(self) -> None:
+        while not self._stopping.wait(LAG_EVERY_S):
+            self._guard(self._measure)
 
     def _due_now(self) -> None:
         """Ask for a reconcile, unless one is waiting or under way."""
@@ -191,7 +210,7 @@ def _source_name(settings: Settings) -> str | None:
             "INDEX_LIVE follows a MongoDB collection: it needs CMS_SOURCE=mongo. Other CMSs call"
             " POST /v1/hooks/cms."
         )
-    if settings.cms_source is None:
+    if settings.cms_source is None or not settings.face_recognition_enabled:
         return None
     source = source_of(settings, threading.Event())
     try:
