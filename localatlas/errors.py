@@ -13,6 +13,7 @@ BAD_VALUE = 2
 UNKNOWN_ERROR = 8
 FAILED_TO_PARSE = 9
 TYPE_MISMATCH = 14
+OVERFLOW = 15
 ILLEGAL_OPERATION = 20
 NAMESPACE_NOT_FOUND = 26
 INDEX_NOT_FOUND = 27
@@ -37,6 +38,7 @@ NAMES = {
     UNKNOWN_ERROR: "UnknownError",
     FAILED_TO_PARSE: "FailedToParse",
     TYPE_MISMATCH: "TypeMismatch",
+    OVERFLOW: "Overflow",
     ILLEGAL_OPERATION: "IllegalOperation",
     NAMESPACE_NOT_FOUND: "NamespaceNotFound",
     INDEX_NOT_FOUND: "IndexNotFound",

@@ -14,6 +14,7 @@ from bson.regex import Regex
 
 from localatlas.errors import BAD_VALUE, CommandError, failure
 
+MAX_DEPTH = 100
 LOGICAL = ("$and", "$or", "$nor")
 # Top-level operators that need no look inside here: the search engine refuses every one of them.
 OTHER_TOP_LEVEL = frozenset(
@@ -56,8 +57,13 @@ KNOWN = frozenset(
 )
 
 
-def check_match(document: Mapping[str, Any]) -> None:
-    """Raise CommandError (BadValue) when `document` is no valid match expression."""
+def check_match(document: Mapping[str, Any], depth: int = 1) -> None:
+    """Raise CommandError (BadValue) when `document` is no valid match expression.
+
+    `depth` is that of the expression in a tree of them.
+    """
+    if depth > MAX_DEPTH:
+        raise _bad(f"exceeded maximum query tree depth of {MAX_DEPTH}")
     for key, operand in document.items():
         if key in LOGICAL:
             if not isinstance(operand, list | tuple):
@@ -67,7 +73,7 @@ def check_match(document: Mapping[str, Any]) -> None:
             for part in operand:
                 if not isinstance(part, Mapping):
                     raise _bad("$or/$and/$nor entries need to be full objects")
-                check_match(part)
+                check_match(part, depth + 1)
         elif key.startswith("$"):
             if key not in OTHER_TOP_LEVEL:
                 raise _bad(
@@ -75,25 +81,27 @@ def check_match(document: Mapping[str, Any]) -> None:
                     "a '$' symbol, consider using $getField or $setField."
                 )
         else:
-            _check_operand(key, operand)
+            _check_operand(key, operand, depth)
 
 
-def _check_operand(path: str, operand: object) -> None:
+def _check_operand(path: str, operand: object, depth: int) -> None:
     if not isinstance(operand, Mapping) or not operand:
         return
     first = next(iter(operand))
     if first.startswith("$") and first not in ("$ref", "$id", "$db"):
-        _check_operators(path, operand)
+        _check_operators(path, operand, depth + 1)
 
 
-def _check_operators(path: str, operators: Mapping[str, Any]) -> None:
+def _check_operators(path: str, operators: Mapping[str, Any], depth: int) -> None:
+    if depth > MAX_DEPTH:
+        raise _bad(f"exceeded maximum query tree depth of {MAX_DEPTH}")
     for operator, operand in operators.items():
         if operator not in KNOWN:
             raise _bad(f"unknown operator: {operator}")
         if operator in ("$in", "$nin"):
             _check_list(operator, operand)
         elif operator == "$not":
-            _check_not(path, operand)
+            _check_not(path, operand, depth)
         elif operator in COMPARISONS and operator != "$eq" and _is_regex(operand):
             if operator == "$ne":
                 raise _bad("Can't have regex as arg to $ne.")
@@ -122,14 +130,14 @@ def _check_list(operator: str, operand: object) -> None:
             raise _bad("cannot nest $ under $in")
 
 
-def _check_not(path: str, operand: object) -> None:
+def _check_not(path: str, operand: object, depth: int) -> None:
     if _is_regex(operand):
         return
     if not isinstance(operand, Mapping):
         raise _bad("$not needs a regex or a document")
     if not operand:
         raise _bad("$not cannot be empty")
-    _check_operators(path, operand)
+    _check_operators(path, operand, depth + 1)
 
 
 def _is_regex(operand: object) -> bool:

@@ -17,6 +17,7 @@ from localatlas.errors import (
     NOT_FIRST_STAGE,
     OPERATION_NOT_SUPPORTED_IN_TRANSACTION,
     OPTION_NOT_SUPPORTED_ON_VIEW,
+    OVERFLOW,
     SEARCH_META_UNAVAILABLE,
     TYPE_MISMATCH,
     failure,
@@ -26,6 +27,9 @@ from localatlas.stage import check_by_server, server_type
 VECTOR_SEARCH = "$vectorSearch"
 LIST_INDEXES = "$listSearchIndexes"
 OURS = (VECTOR_SEARCH, LIST_INDEXES)
+# How deep the server lets a command be nested, which also keeps recursion here within bounds.
+MAX_DEPTH = 200
+CONTAINERS = (Mapping, list, tuple)
 
 
 def check_pipeline(
@@ -43,6 +47,7 @@ def check_pipeline(
     that of an update or defines a view. Anything that is not a pipeline is left to the server to
     refuse.
     """
+    _check_depth(pipeline)
     used = {name for name, _ in _stages(pipeline) if name in OURS}
     if not used:
         return
@@ -103,6 +108,17 @@ def sub_pipelines(stage: Mapping[str, Any]) -> Iterator[tuple[str, object]]:
                 yield name, pipeline
         elif name in ("$lookup", "$unionWith") and "pipeline" in value:
             yield name, value["pipeline"]
+
+
+def _check_depth(pipeline: object) -> None:
+    layer = [pipeline] if isinstance(pipeline, CONTAINERS) else []
+    depth = 1
+    while layer:
+        if depth > MAX_DEPTH:
+            raise failure(OVERFLOW, f"BSONObj exceeds maximum nested object depth: {MAX_DEPTH}")
+        inside = (each.values() if isinstance(each, Mapping) else each for each in layer)
+        layer = [each for some in inside for each in some if isinstance(each, CONTAINERS)]
+        depth += 1
 
 
 def _stages(pipeline: object) -> Iterator[tuple[str, object]]:

@@ -276,6 +276,18 @@ def test_a_filter_the_engine_cannot_run_is_refused(wanted: Any, message: str) ->
     assert message in str(caught.value)
 
 
+@pytest.mark.parametrize("wrap", [lambda x: {"$and": [x]}, lambda x: {"$nor": [x]}])
+def test_a_deep_filter_works_up_to_a_hundred_levels(wrap: Any) -> None:
+    wanted: dict[str, Any] = {"a": 1}
+    for _ in range(98):
+        wanted = wrap(wanted)
+    check_match(wanted)
+    assert found_by([{"a": 1}, {"a": 2}], wanted) == [True, False]
+
+    with pytest.raises(CommandError, match="maximum query tree depth"):
+        check_match(wrap(wrap(wrap(wanted))))
+
+
 @pytest.mark.parametrize(
     ("wanted", "message"),
     [

@@ -83,6 +83,17 @@ def test_forbidden_places(pipeline: Any, code: int, text: str) -> None:
     assert text in caught.value.message
 
 
+def test_a_pipeline_nested_too_deep_is_refused_and_not_followed() -> None:
+    deep: Any = 1
+    for _ in range(5000):
+        deep = [deep]
+
+    with pytest.raises(CommandError) as caught:
+        check_pipeline([{"$match": {"a": deep}}, SEARCH])
+
+    assert (caught.value.code, caught.value.name) == (15, "Overflow")
+
+
 @pytest.mark.parametrize(
     ("context", "code"),
     [
