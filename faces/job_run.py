@@ -13,7 +13,7 @@ from pymongo import ReturnDocument
 
 from faces import documents
 from faces.database import JOB_FAILURES, JOBS, Document, translate
-from faces.errors import LeaseLost, LikenessError, Unavailable
+from faces.errors import LeaseLost, LikenessError, StorageFull, Unavailable
 from faces.jobs import LEASE_S, MAX_ATTEMPTS, MAX_ERROR, UNSTOPPABLE, Jobs, lease_until
 from faces.leases import JOB_FENCE, Fence, Holder
 from faces.store import Store
@@ -196,6 +196,11 @@ def run_claimed(
         except LeaseLost:
             log.warning("job_taken_over")
             return "lost"
+        except StorageFull as error:
+            if run.kind in UNSTOPPABLE:
+                return _unavailable(store.jobs, run, error)
+            # Trying again does not make room.
+            return _end(store.jobs, run, "failed", error=f"storage_full: {error.detail}")
         except Unavailable as error:
             return _unavailable(store.jobs, run, error)
         except LikenessError as error:
