@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import datetime
 import struct
 import threading
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,7 +20,6 @@ from localatlas.errors import CommandError
 from localatlas.index import VectorIndex
 from localatlas.stage import parse_stage
 from localatlas.table import SPARE_ROWS
-from localatlas.vectorfile import StaleFileError, read_about
 
 FIELDS = [
     {"type": "vector", "path": "v", "numDimensions": 2, "similarity": "euclidean"},
@@ -255,166 +252,3 @@ def test_searches_beside_writes_see_whole_documents() -> None:
     writer.join()
 
     assert not failures
-
-
-def everything() -> VectorIndex:
-    stamp = datetime.datetime(2024, 1, 1, tzinfo=datetime.UTC)
-    values = ["a", "b", 1, 2.5, True, stamp, ObjectId(), Binary(b"u" * 16, 4), None, ["a", 1], []]
-    held = index(*({"_id": n, "v": [n, 1], "t": value} for n, value in enumerate(values)))
-    held.put({"_id": "bytes", "v": Binary(b"\x03\x00\x01\x02", 9)})
-    held.put({"_id": ObjectId(b"x" * 12), "w": [1] * 8})
-    return held
-
-
-def test_a_file_brings_back_the_index_and_what_was_said_about_it(tmp_path: Path) -> None:
-    held, path = everything(), tmp_path / "i.vectors"
-    held.remove(3)
-    held.save(path, {"token": {"_data": "82"}, "count": 12})
-
-    loaded, about = VectorIndex.load(path, DEFINITION)
-
-    assert about == {"token": {"_data": "82"}, "count": 12}
-    assert read_about(path) == about
-    assert len(loaded) == len(held)
-    for wanted in ({}, {"t": "a"}, {"t": {"$lt": 3}}, {"t": {"$exists": True}}, {"t": None}):
-        assert hits(loaded, filter=wanted) == hits(held, filter=wanted)
-    loaded.put({"_id": "new", "v": [0, 0], "t": "a"})
-    loaded.remove(0)
-    assert ids(loaded, filter={"t": "a"}) == ["new", 9]
-
-
-def test_an_empty_index_is_kept_too(tmp_path: Path) -> None:
-    VectorIndex(DEFINITION).save(tmp_path / "i", {})
-
-    assert len(VectorIndex.load(tmp_path / "i", DEFINITION)[0]) == 0
-
-
-def test_a_file_of_another_definition_is_not_taken(tmp_path: Path) -> None:
-    everything().save(tmp_path / "i", {})
-    other = parse_definition({"fields": [FIELDS[0]]}, where="")
-
-    with pytest.raises(StaleFileError, match="another definition"):
-        VectorIndex.load(tmp_path / "i", other)
-
-
-def test_a_missing_file_is_said_to_be_missing(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError):
-        VectorIndex.load(tmp_path / "i", DEFINITION)
-
-
-def test_a_damaged_file_is_never_taken(tmp_path: Path) -> None:
-    path = tmp_path / "i"
-    everything().save(path, {"token": 1})
-    whole = path.read_bytes()
-    rng = np.random.default_rng(3)
-    for place in {0, 9, 13, len(whole) - 1, *rng.integers(0, len(whole), 150).tolist()}:
-        broken = bytearray(whole)
-        broken[place] ^= 0x40
-        path.write_bytes(broken)
-        with pytest.raises(StaleFileError):
-            VectorIndex.load(path, DEFINITION)
-    for size in (0, 10, 40, len(whole) // 2, len(whole) - 1):
-        path.write_bytes(whole[:size])
-        with pytest.raises(StaleFileError):
-            VectorIndex.load(path, DEFINITION)
-
-
-def test_a_failed_write_leaves_the_old_file(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = tmp_path / "i"
-    everything().save(path, {"token": 1})
-
-    def full(_: int) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr("os.fsync", full)
-    with pytest.raises(OSError, match="No space"):
-        everything().save(path, {"token": 2})
-
-    assert read_about(path) == {"token": 1}
-    assert [each.name for each in tmp_path.iterdir()] == ["i"]
-
-
-NESTED = parse_definition(
-    {
-        "fields": [
-            {"type": "vector", "path": "c.v", "numDimensions": 2, "similarity": "euclidean"},
-            {"type": "vector", "path": "v", "numDimensions": 2, "similarity": "euclidean"},
-            {"type": "filter", "path": "c.k"},
-            {"type": "filter", "path": "t"},
-        ],
-        "nestedRoot": "c",
-    },
-    where="",
-)
-
-
-def nested(*documents: dict[str, Any]) -> VectorIndex:
-    made = VectorIndex(NESTED)
-    for document in documents:
-        made.put(document)
-    return made
-
-
-FAMILY = (
-    {"_id": 1, "t": "a", "c": [{"v": [1, 0], "k": 1}, {"v": [9, 0], "k": 2}]},
-    {"_id": 2, "t": "b", "c": [{"v": [2, 0], "k": 1}, {"v": [3, 0], "k": 1}, {"k": 2}]},
-    {"_id": 3, "t": "a", "c": []},
-    {"_id": 4, "t": "a", "c": {"v": [4, 0], "k": 2}, "v": [0, 0]},
-)
-
-
-def test_a_document_scores_as_its_best_nested_one_or_as_their_mean() -> None:
-    held = nested(*FAMILY)
-
-    assert hits(held, path="c.v") == [
-        (1, 0.5),
-        (2, pytest.approx(0.2)),
-        (4, pytest.approx(1 / 17)),
-    ]
-    assert hits(held, path="c.v", nestedOptions={"scoreMode": "avg"}) == [
-        (1, pytest.approx((0.5 + 1 / 82) / 2)),
-        (2, pytest.approx(0.15)),
-        (4, pytest.approx(1 / 17)),
-    ]
-    assert ids(held, path="c.v", nestedOptions={"scoreMode": "max"}, limit=1) == [1]
-    assert ids(held, path="v") == [4]
-    assert len(held) == 3
-
-
-def test_a_filter_chooses_nested_documents_and_a_parent_filter_whole_ones() -> None:
-    held = nested(*FAMILY)
-
-    assert ids(held, path="c.v", filter={"c.k": 2}) == [4, 1]
-    assert ids(held, path="c.v", filter={"c.k": {"$ne": 2}}) == [1, 2]
-    assert ids(held, path="c.v", parentFilter={"t": "a"}) == [1, 4]
-    assert ids(held, path="c.v", filter={"c.k": 1}, parentFilter={"t": {"$ne": "a"}}) == [2]
-    assert ids(held, path="c.v", filter={"t": "a"}) == []
-    assert ids(held, path="v", filter={"t": "a"}) == [4]
-
-
-def test_candidates_are_nested_documents() -> None:
-    held = nested(*FAMILY)
-
-    assert ids(held, path="c.v", numCandidates=3, limit=3) == [1, 2]
-    assert ids(held, path="c.v", numCandidates=None, exact=True, limit=3) == [1, 2, 4]
-
-
-def test_nested_documents_follow_their_document(tmp_path: Path) -> None:
-    held = nested(*FAMILY)
-    held.put({"_id": 1, "c": [{"v": [5, 0]}, {"v": [6, 0]}]})
-    held.remove(4)
-    held.save(tmp_path / "i", {})
-    loaded, _ = VectorIndex.load(tmp_path / "i", NESTED)
-
-    for index_ in (held, loaded):
-        assert ids(index_, path="c.v") == [2, 1]
-        assert ids(index_, path="c.v", parentFilter={"t": {"$exists": False}}) == [1]
-    loaded.remove(1)
-    assert ids(loaded, path="c.v") == [2]
-
-
-def test_nested_options_belong_to_the_nested_root() -> None:
-    with pytest.raises(CommandError, match='"nestedOptions" requires a vector path'):
-        hits(nested(*FAMILY), path="v", nestedOptions={})
