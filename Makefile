@@ -40,6 +40,13 @@ lint: .venv/.stamp
 bench: .venv/.stamp
 	@exec $(PY) -m bench run
 
+# The peers' packages take gigabytes: a virtual environment of their own, which make bench then uses.
+bench-peers: .venv/.stamp
+	@test -x .venv-peers/bin/python || $(PYTHON) -m venv .venv-peers
+	@.venv-peers/bin/python -m pip install --quiet --disable-pip-version-check -r bench/requirements-peers.txt
+	@$(PY) -m faces.models fetch facenet128 facenet128-int8 --samples
+	@exec $(PY) -m bench run encode --json var/bench-peers.json
+
 dyno: .venv/.stamp
 	@$(PY) -m faces.models fetch --samples
 	@exec $(PY) -m bench dyno
