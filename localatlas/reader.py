@@ -107,7 +107,8 @@ class Reader:
         if value is None:
             return None
         if not is_number(value):
-            raise self.fail("must be an integer", key)
+            # The engine's own grammar: the article is part of its pattern.
+            raise self.fail("must be a integer", key)
         if value > INT32[-1]:
             raise self.fail("overflowed, must fit in a 32 bit integer", key)
         if value < INT32[0]:
