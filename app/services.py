@@ -19,7 +19,7 @@ from app.metrics import Metrics
 from app.modelfiles import ModelFiles
 from app.peers import Network, parse_networks
 from app.thumbnails import Thumbnails
-from faces.addresses import parse_origins
+from faces.addresses import media_origins, parse_origins
 from faces.database import Client, connect, database
 from faces.decoder import Decoder
 from faces.errors import ConfigError, DatabaseUnavailable, LikenessError
@@ -68,6 +68,7 @@ class Services:
     trusted: tuple[Network, ...]
     engine: Engine
     fetcher: Fetcher
+    originals: Fetcher
     gate: Gate
     fetch_gate: Gate
     budget: Budget
@@ -162,6 +163,7 @@ class Services:
         if self._watch is not None:
             self._watch.stop()
         self.fetcher.close()
+        self.originals.close()
         if self._pictures is not None:
             self._pictures.close()
 
@@ -191,7 +193,10 @@ def build(settings: Settings, metrics: Metrics, *, encoder_only: bool = False) -
         db = database(client, settings)
         watch, store = Watch(db), Store(db)
         finder = Finder(db, watch)
+    # What a caller names is held to the allow-list alone; what was indexed may also come from the
+    # CMS's own address, which an operator configured.
     fetcher = Fetcher(parse_origins(settings.media_allowed_hosts), timeout=FETCH_SECONDS)
+    originals = Fetcher(media_origins(settings), timeout=FETCH_SECONDS)
     return Services(
         settings=settings,
         keys=keys,
@@ -205,8 +210,9 @@ def build(settings: Settings, metrics: Metrics, *, encoder_only: bool = False) -
         gate=Gate(GATE_WIDTH, GATE_QUEUE),
         fetch_gate=Gate(FETCH_WIDTH, FETCH_QUEUE),
         budget=Budget(BUDGET_PICTURES * settings.max_upload_bytes + 8 * 1024 * 1024),
+        originals=originals,
         thumbnails=Thumbnails(
-            Originals(folders_of(settings), fetcher), max_bytes=settings.max_upload_bytes
+            Originals(folders_of(settings), originals), max_bytes=settings.max_upload_bytes
         ),
         encoder_choice=choose_encoder(settings),
         encoder_only=encoder_only,
