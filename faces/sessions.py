@@ -10,10 +10,15 @@ A large graph is optimised once for the processor that it runs on and kept besid
 weights in a file of their own: that loads in hundredths of a second, and the weights are mapped
 from disk instead of copied. As a program (`python -m faces.sessions GRAPH FOLDER`) this module
 makes such a form, so that the memory that takes ends with that process.
+
+The runtime's published builds report usage to its makers and keep a device id in the home folder.
+That is switched off before it is loaded.
 """
 
 from __future__ import annotations
 
+import importlib.metadata
+import os
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -60,8 +65,7 @@ def open_session(path: Path, *, threads: int = 1, providers: Sequence[str] = (CP
         )
     if tuple(providers) == (CPU,) and path.stat().st_size >= CACHED_FROM_BYTES:
         try:
-            kept = optimised.find(path, _runtime()) or optimised.keep(path, _runtime(), _make)
-            return Session(_load(kept, threads, providers, optimise=False))
+            return Session(_load(prepare(path), threads, providers, optimise=False))
         except (OSError, ModelFileError, subprocess.SubprocessError) as error:
             structlog.get_logger("likeness.sessions").warning(
                 "optimised form cannot be kept; the graph loads slower and takes more memory",
@@ -71,15 +75,27 @@ def open_session(path: Path, *, threads: int = 1, providers: Sequence[str] = (CP
     return Session(_load(path, threads, providers, optimise=True))
 
 
-def _runtime() -> str:
+def prepare(path: Path) -> Path:
+    """The graph at `path` in its form for this processor, made now if there is none.
+
+    Raises OSError or SubprocessError when it can be neither found nor made. Loads no runtime when
+    it is there.
+    """
+    runtime = importlib.metadata.version("onnxruntime")
+    return optimised.find(path, runtime) or optimised.keep(path, runtime, _make)
+
+
+def _onnxruntime() -> Any:
+    """The runtime, its usage reports switched off."""
+    os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # read while it is being imported
     import onnxruntime
 
-    return str(onnxruntime.__version__)
+    onnxruntime.disable_telemetry_events()
+    return onnxruntime
 
 
 def _options(threads: int) -> Any:
-    import onnxruntime
-
+    onnxruntime = _onnxruntime()
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
@@ -92,8 +108,7 @@ def _options(threads: int) -> Any:
 
 
 def _load(path: Path, threads: int, providers: Sequence[str], *, optimise: bool) -> Any:
-    import onnxruntime
-
+    onnxruntime = _onnxruntime()
     options = _options(threads)
     levels = onnxruntime.GraphOptimizationLevel
     options.graph_optimization_level = levels.ORT_ENABLE_ALL if optimise else levels.ORT_DISABLE_ALL
@@ -114,14 +129,12 @@ def _make(path: Path, folder: Path) -> None:
 
 
 def _optimise(path: Path, folder: Path) -> None:
-    import onnxruntime
-
     options = _options(threads=1)
     options.optimized_model_filepath = str(folder / optimised.GRAPH)
     prefix = "session.optimized_model_external_initializers_"
     options.add_session_config_entry(f"{prefix}file_name", optimised.WEIGHTS)
     options.add_session_config_entry(f"{prefix}min_size_in_bytes", str(MAPPED_FROM_BYTES))
-    onnxruntime.InferenceSession(str(path), options, providers=[CPU])
+    _onnxruntime().InferenceSession(str(path), options, providers=[CPU])
 
 
 if __name__ == "__main__":

@@ -5,11 +5,13 @@ from __future__ import annotations
 import argparse
 import os
 import signal
+import subprocess
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from types import FrameType
 
-from faces.errors import LikenessError
+from faces.errors import LikenessError, ModelFileError
 from faces.models import files, samples
 from faces.models.cards import CARDS, DETECTOR, DetectorCard, ModelCard, card
 from faces.models.fetch import AUTO_FIRST, Fetch, Places, decide
@@ -58,9 +60,25 @@ def _fetch(settings: Settings, keys: Sequence[str], *, with_samples: bool, disca
         files.record_choice(settings.models_path, chosen[0])
     if discard:
         run.discard(chosen)
+    for key in chosen:
+        _prepare(files.encoder_path(settings.models_path, key))
     names = ", ".join(chosen)
     print(f"{names}: in place" if made else f"{names}: already in place, nothing to do")
     return 0
+
+
+def _prepare(path: Path) -> None:
+    """Makes the form of a graph for this processor now rather than at the first start."""
+    from faces import sessions
+
+    try:
+        sessions.prepare(path)
+    except (OSError, ModelFileError, subprocess.SubprocessError) as error:
+        print(
+            f"{path.name} could not be optimised for this processor ({type(error).__name__}): it"
+            " works, but loads slower and takes more memory",
+            file=sys.stderr,
+        )
 
 
 def places(settings: Settings) -> Places:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from faces.errors import ModelFileError
-from faces.models import archives, download, files, samples
+from faces.models import archives, download, files, optimised, samples
 from faces.models.cards import (
     CARDS,
     DETECTOR,
@@ -94,6 +94,7 @@ class Fetch:
             for model in self._cards.values():
                 path = self._places.models / model.file
                 if model.file not in serving:
+                    optimised.drop(path)
                     path.unlink(missing_ok=True)
                     files.record_path(path).unlink(missing_ok=True)
 

@@ -87,6 +87,16 @@ def keep(path: Path, runtime: str, make: Make) -> Path:
     return kept
 
 
+def drop(path: Path) -> None:
+    """Removes every form of a model."""
+    for folder in _forms(path):
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _forms(path: Path) -> list[Path]:
+    return list((path.parent / FOLDER).glob(f"{path.stem}-{'?' * 16}"))
+
+
 def _build(path: Path) -> str:
     """What tells a model's file from another build: its recorded hash, else its size and time."""
     record, state = read_record(path), path.stat()
@@ -97,7 +107,7 @@ def _build(path: Path) -> str:
 
 def _drop_others(path: Path, target: Path) -> None:
     """Removes forms of other builds of the same model; those for other processors stay."""
-    for folder in target.parent.glob(f"{path.stem}-????????????????"):
+    for folder in _forms(path):
         try:
             made_from = json.loads((folder / RECORD).read_text("utf-8"))["made_from"]
         except (OSError, ValueError, KeyError):

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -92,3 +95,17 @@ def test_crops_of_another_kind_are_refused(models_dir: Path, crops: np.ndarray) 
     encoder = OnnxEncoder(open_session(models_dir / f"{KEY}.onnx"), card(KEY), "build")
     with pytest.raises(ValueError, match="uint8"):
         encoder.encode(crops)
+
+
+def test_the_runtime_reports_nothing_and_keeps_no_device_id(
+    models_dir: Path, root: Path, tmp_path: Path
+) -> None:
+    code = (
+        "import sys; from pathlib import Path; from faces.sessions import open_session;"
+        " open_session(Path(sys.argv[1])).run({'image': __import__('numpy').zeros((1, 64, 64, 3),"
+        " 'u1')})"
+    )
+    command = [sys.executable, "-c", code, str(models_dir / "yunet.onnx")]
+    environ = {"HOME": str(tmp_path), "PATH": os.environ["PATH"], "PYTHONDONTWRITEBYTECODE": "1"}
+    subprocess.run(command, cwd=root, env=environ, check=True, timeout=60)
+    assert list(tmp_path.rglob("*")) == []
