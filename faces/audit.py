@@ -1,6 +1,6 @@
 """Looks for contradictions in what is stored, and mends them when asked to.
 
-Two passes by pages, faces and then items, each page with the few reads that it needs. What belongs
+Two passes by pages, items and then faces, each page with the few reads that it needs. What belongs
 to a source is mended by forgetting what it looked like, so that its next reconcile makes it anew.
 """
 
@@ -72,7 +72,7 @@ class Audit:
     def run(self, progress: Callable[[int], None]) -> dict[str, Finding]:
         """The findings; `progress` is told after each page how many documents were looked at."""
         done = 0
-        for check, collection in ((self._faces, FACES), (self._media, MEDIA)):
+        for check, collection in ((self._media, MEDIA), (self._faces, FACES)):
             for page in self._pages(collection):
                 with translate():
                     check(page)
@@ -104,6 +104,7 @@ class Audit:
         stones = self._stones(page)
         writes: dict[str, list[Any]] = {name: [] for name in NAMES}
         again: set[str] = set()
+        fewer: list[str] = []
         for face in page:
             key = identity.media_key(face["collection"], face["media_id"])
             name = self._face(face, key, owners, subjects, stones)
@@ -112,6 +113,8 @@ class Audit:
             self.findings[name].add(face["_id"])
             if name in ("orphan_faces", "tombstone_violations"):
                 writes[name].append(DeleteOne({"_id": face["_id"]}))
+                if key in owners:
+                    fewer.append(key)
             elif name == "dangling_subjects":
                 writes[name].append(
                     UpdateOne(
@@ -119,6 +122,12 @@ class Audit:
                         {"$set": {"subject_id": None}},
                     )
                 )
+            elif name == "wrong_vectors":
+                # Without it the face lacks the model's vector, which indexing or reembed supply.
+                paths = [f"{part}.{m}" for m in _unfit(face) for part in ("embeddings", "builds")]
+                unset = {"$unset": dict.fromkeys(paths, "")}
+                writes[name].append(UpdateOne({"_id": face["_id"]}, unset))
+                again |= {key} if owners[key] != API_SOURCE else set()
             elif owners[key] != API_SOURCE:
                 again.add(key)
                 self.findings[name].fixed += self._fix
@@ -126,6 +135,9 @@ class Audit:
             if self._fix and ops:
                 done = self._db[FACES].bulk_write(ops, ordered=False)
                 self.findings[name].fixed += done.deleted_count + done.modified_count
+        if self._fix and fewer:
+            less = {"$inc": {"face_count": -1, "rev": 1}}
+            self._db[MEDIA].bulk_write([UpdateOne({"_id": key}, less) for key in fewer])
         self._forget(again)
 
     def _face(
@@ -147,7 +159,7 @@ class Audit:
             and identity.subject_key(face["collection"], subject) not in subjects
         ):
             return "dangling_subjects"
-        if not _vectors_fit(face):
+        if _unfit(face):
             return "wrong_vectors"
         if (face.get("builds") or {}).get(self._active.key) != self._active.build:
             return "stale_model"
@@ -279,18 +291,18 @@ def states(db: Db, source: str, collection: str) -> dict[str, int]:
         return {row["_id"]: row["count"] for row in rows}
 
 
-def _vectors_fit(face: Document) -> bool:
-    """Whether every vector has its model's size and unit length."""
-    for model, stored in (face.get("embeddings") or {}).items():
-        card = CARDS.get(model)
-        if card is None:
-            return False
-        try:
-            vector = documents.unpack_vector(stored)
-        except (ValueError, TypeError):
-            return False
-        if vector.shape != (card.dimensions,):
-            return False
-        if not abs(float((vector * vector).sum()) - 1.0) < 0.01:
-            return False
-    return True
+def _unfit(face: Document) -> list[str]:
+    """The models whose stored vector has not their size or not unit length."""
+    return [
+        model
+        for model, stored in (face.get("embeddings") or {}).items()
+        if model not in CARDS or not _fits(stored, CARDS[model].dimensions)
+    ]
+
+
+def _fits(stored: Any, dimensions: int) -> bool:
+    try:
+        vector = documents.unpack_vector(stored)
+    except (ValueError, TypeError):
+        return False
+    return vector.shape == (dimensions,) and abs(float((vector * vector).sum()) - 1.0) < 0.01
