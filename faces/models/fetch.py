@@ -129,8 +129,10 @@ class Fetch:
                 except SourceUnavailable as error:
                     failures.append(f"{source.label}: {error.detail}")
             else:
+                place = files.source_path(self._places.models, each.name)
                 raise ModelFileError(
-                    f"{each.name} cannot be had at the moment. " + " ".join(failures)
+                    f"{each.name} cannot be had at the moment. {' '.join(failures)} Where this"
+                    f" machine has no way there, put the file at {place} and run this again."
                 )
         if photos:
             by_archive.setdefault(_archive(FACENET_SDIST), [])
