@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
+import logging
 import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
+
+import structlog
 
 from app.auth import Keys
 from app.bodies import Budget
@@ -20,33 +23,29 @@ from app.modelfiles import ModelFiles
 from app.peers import Network, parse_networks
 from app.thumbnails import Thumbnails
 from faces.addresses import media_origins, parse_origins
+from faces.choice import Choice, choose, deepface_installed
 from faces.database import Client, connect, database
-from faces.decoder import Decoder
 from faces.errors import ConfigError, DatabaseUnavailable, LikenessError
-from faces.fetch import Fetcher
 from faces.finder import Finder
+from faces.latefetch import LateFetcher
 from faces.leases import Holder
 from faces.models import files
 from faces.originals import Originals, folders_of
-from faces.pictures import Pictures
 from faces.records import ActiveModel, StoredFace
 from faces.settings import Settings
 from faces.store import Store
 from faces.watch import Watch
 
 if TYPE_CHECKING:
-    pass
-
-if TYPE_CHECKING:
     from faces.loading import AnyPipeline
+    from faces.pictures import Pictures
 
-EncoderKind = Literal["onnx", "remote", "deepface", "disabled"]
 GATE_WIDTH = 2
 GATE_QUEUE = 16
 FETCH_WIDTH = 4
 FETCH_QUEUE = 8
 FETCH_SECONDS = 10.0
-LEAVE_SECONDS = 0.5
+PART_SECONDS = 1.0
 INDEX_LAG = dt.timedelta(seconds=5)
 """A face that was written longer ago counts as searchable."""
 BUDGET_PICTURES = 4
@@ -67,13 +66,13 @@ class Services:
     metrics: Metrics
     trusted: tuple[Network, ...]
     engine: Engine
-    fetcher: Fetcher
-    originals: Fetcher
+    fetcher: LateFetcher
+    originals: LateFetcher
     gate: Gate
     fetch_gate: Gate
     budget: Budget
     thumbnails: Thumbnails
-    encoder_choice: tuple[EncoderKind, str] = ("onnx", "")
+    encoder_choice: Choice
     encoder_only: bool = False
     client: Client | None = None
     _store: Store | None = None
@@ -139,12 +138,22 @@ class Services:
                     return pipeline.thumbnail(data)
             with self._pictures_lock:
                 if self._pictures is None:
+                    from faces.decoder import Decoder
+                    from faces.pictures import Pictures
+
                     cap = self.settings.max_upload_bytes
                     self._pictures = Pictures(Decoder(), max_bytes=cap)
             return self._pictures.thumbnail(data)
 
     def start(self) -> None:
         """Begin watching the database and loading the models, both in the background."""
+        chosen = self.encoder_choice
+        structlog.get_logger("likeness.encoder").log(
+            logging.WARNING if chosen.warning else logging.INFO,
+            "encoder_chosen",
+            kind=chosen.kind,
+            reason=chosen.warning or chosen.reason,
+        )
         if self._watch is not None:
             self._watch.start()
         if not self.settings.lazy_load_ml:
@@ -154,23 +163,24 @@ class Services:
     def stop(self) -> None:
         """End the threads and close connections, whatever state the database is in."""
         self.engine.stop()
-        if self._store is not None and self.engine.beating:
-            leaving = threading.Thread(target=self._leave, daemon=True)
-            leaving.start()
-            leaving.join(LEAVE_SECONDS)
-        if self.client is not None:
-            self.client.close()  # first: it ends what other threads still wait for
-        if self._watch is not None:
-            self._watch.stop()
+        # A database that is away keeps its driver waiting for seconds: the process does not.
+        parting = threading.Thread(target=self._part, name="parting", daemon=True)
+        parting.start()
         self.fetcher.close()
         self.originals.close()
         if self._pictures is not None:
             self._pictures.close()
+        parting.join(PART_SECONDS)
 
-    def _leave(self) -> None:
+    def _part(self) -> None:
+        """Say farewell to the database."""
         with contextlib.suppress(LikenessError):  # the heartbeat expires by itself, too
-            if self._store is not None:
+            if self._store is not None and self.engine.beating:
                 self._store.presence.leave(Holder.this_process("web"))
+        if self.client is not None:
+            self.client.close()  # first: it ends what other threads still wait for
+        if self._watch is not None:
+            self._watch.stop()
 
 
 def check(settings: Settings) -> Keys:
@@ -195,8 +205,8 @@ def build(settings: Settings, metrics: Metrics, *, encoder_only: bool = False) -
         finder = Finder(db, watch)
     # What a caller names is held to the allow-list alone; what was indexed may also come from the
     # CMS's own address, which an operator configured.
-    fetcher = Fetcher(parse_origins(settings.media_allowed_hosts), timeout=FETCH_SECONDS)
-    originals = Fetcher(media_origins(settings), timeout=FETCH_SECONDS)
+    fetcher = LateFetcher(parse_origins(settings.media_allowed_hosts), timeout=FETCH_SECONDS)
+    originals = LateFetcher(media_origins(settings), timeout=FETCH_SECONDS)
     return Services(
         settings=settings,
         keys=keys,
@@ -214,24 +224,13 @@ def build(settings: Settings, metrics: Metrics, *, encoder_only: bool = False) -
         thumbnails=Thumbnails(
             Originals(folders_of(settings), originals), max_bytes=settings.max_upload_bytes
         ),
-        encoder_choice=choose_encoder(settings),
+        encoder_choice=choose(settings, installed=deepface_installed()),
         encoder_only=encoder_only,
         client=client,
         _store=store,
         _watch=watch,
         _finder=finder,
     )
-
-
-def choose_encoder(settings: Settings) -> tuple[EncoderKind, str]:
-    """Which encoder these settings call for, and why."""
-    if not settings.face_recognition_enabled:
-        return "disabled", "FACE_RECOGNITION_ENABLED is false"
-    if settings.encoder is not None:
-        return settings.encoder, f"ENCODER is {settings.encoder}"
-    if settings.use_lite_embeddings:
-        return "onnx", "USE_LITE_EMBEDDINGS is true"
-    return "onnx", "the default"
 
 
 def configured_model(settings: Settings) -> str | None:

@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, TypeAlias
 
-from faces.pipeline import Pipeline
 from faces.settings import Settings
 from faces.types import Face
 
 if TYPE_CHECKING:
+    from faces.pipeline import Pipeline
     from faces.remote import RemotePipeline
 
 AnyPipeline: TypeAlias = "Pipeline | RemotePipeline"
@@ -32,6 +32,7 @@ def load_pipeline(settings: Settings, key: str) -> AnyPipeline:
     from faces.detect import Detector
     from faces.encode import OnnxEncoder
     from faces.models import cards, files
+    from faces.pipeline import Pipeline
 
     card = cards.card(key)
     folder = settings.models_path

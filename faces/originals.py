@@ -8,11 +8,15 @@ import os
 import stat
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from faces.errors import FetchError
-from faces.fetch import Fetcher
 from faces.records import Item
 from faces.settings import Settings
+
+if TYPE_CHECKING:
+    from faces.fetch import Fetcher
+    from faces.latefetch import LateFetcher
 
 SAMPLES_SOURCE = "samples"
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -34,7 +38,7 @@ def folders_of(settings: Settings) -> dict[str, Path]:
 class Originals:
     """Reads originals. `folders` maps a source's name to its root, `fetcher` reads URLs."""
 
-    def __init__(self, folders: Mapping[str, Path], fetcher: Fetcher) -> None:
+    def __init__(self, folders: Mapping[str, Path], fetcher: Fetcher | LateFetcher) -> None:
         self._folders = dict(folders)
         self._fetcher = fetcher
 

@@ -42,13 +42,12 @@ def models(parts: ServicesDep, caller: SearchCaller) -> Response:
                 threshold_source=card.threshold_source,
             )
         )
-    kind, reason = parts.encoder_choice
     return answer(
         Models(
             items=items,
             encoder=EncoderInfo(
-                kind=kind,
-                reason=reason,
+                kind=parts.encoder_choice.kind,
+                reason=parts.encoder_choice.reason,
                 state=parts.engine.state,
                 model=parts.engine.model,
                 build=parts.engine.build,

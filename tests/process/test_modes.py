@@ -1,0 +1,160 @@
+"""What each mode of the web process needs, and what it does without."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from faces import processes
+
+ROOT = Path(__file__).parents[2]
+HEAVY = ("cv2", "onnxruntime", "numpy", "PIL", "h5py", "onnx")
+
+
+def bare() -> dict[str, str]:
+    """An environment with nothing of ours in it."""
+    return {"PATH": os.environ["PATH"], "HOME": os.environ.get("HOME", "/")}
+
+
+def get(port: int, path: str, method: str = "GET", body: bytes | None = None) -> tuple[int, Any]:
+    request = urllib.request.Request(f"http://127.0.0.1:{port}{path}", data=body, method=method)
+    try:
+        with urllib.request.urlopen(request, timeout=10) as response:  # noqa: S310
+            return response.status, json.loads(response.read())
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, json.loads(error.read())
+
+
+class Server:
+    """A server that was started and answers /healthz."""
+
+    def __init__(self, *argv: str, port: int, **env: str) -> None:
+        self.port = port
+        began = time.monotonic()
+        self.process = processes.start(
+            [sys.executable, "-m", *argv],
+            env={**bare(), "PORT": str(port), **env},
+            cwd=ROOT,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+        )
+        while True:
+            with contextlib.suppress(OSError):
+                if get(port, "/healthz")[0] == 200:
+                    break
+            if self.process.poll() is not None or time.monotonic() - began > 60:
+                self.stop()
+                pytest.fail("it did not bind")
+            time.sleep(0.02)
+
+    def stop(self) -> None:
+        processes.stop([self.process], grace=10)
+        assert self.process.stderr is not None
+        self.process.stderr.close()
+
+
+@pytest.fixture
+def port() -> int:
+    with socket.socket() as trial:
+        trial.bind(("127.0.0.1", 0))
+        free: int = trial.getsockname()[1]
+        return free
+
+
+@pytest.fixture
+def start(port: int) -> Iterator[Any]:
+    with contextlib.ExitStack() as stack:
+
+        def run(*argv: str, **env: str) -> Server:
+            server = Server(*argv, port=port, **env)
+            stack.callback(server.stop)
+            return server
+
+        yield run
+
+
+def test_importing_the_application_loads_neither_opencv_nor_a_runtime() -> None:
+    code = f"import app.main, sys; print([m for m in {HEAVY!r} if m in sys.modules])"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        env={**bare(), "FACE_RECOGNITION_ENABLED": "false"},
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    assert done.stdout.strip() == "[]"
+
+
+def test_switched_off_it_starts_with_nothing_else_set(start: Any, port: int) -> None:
+    """The deployment guide's own command line."""
+    command = ("uvicorn", "app.main:app", "--host", "0.0.0.0", "--port", str(port))  # noqa: S104
+    server = start(*command, FACE_RECOGNITION_ENABLED="false")
+    status, answer = get(port, "/readyz")
+    assert (status, answer["status"]) == (200, "disabled")
+    assert answer["checks"]["encoder"] == "disabled"
+    assert answer["checks"]["database"] == "not_configured"
+    resident = psutil.Process(server.process.pid).memory_info().rss / 2**20
+    assert resident <= 80
+    maps = Path(f"/proc/{server.process.pid}/maps").read_text()
+    assert not [name for name in ("onnxruntime", "/cv2/", "/numpy/") if name in maps]
+    status, answer = get(port, "/v1/search", "POST", b"{}")
+    assert (status, answer["code"]) == (503, "face_recognition_disabled")
+
+
+def test_a_lazy_start_binds_first_and_says_loading(
+    start: Any, port: int, atlas: str, models_dir: Path
+) -> None:
+    start(
+        *("app", "serve"),
+        MONGODB_URI=atlas,
+        MONGODB_DATABASE="modes",
+        MODEL_DIR=str(models_dir),
+        FACE_MODEL="facenet128-int8",
+    )
+    status, answer = get(port, "/readyz")
+    assert status == 503
+    assert answer["status"] in ("loading", "degraded")
+
+
+def test_an_eager_start_has_its_model_before_it_binds(
+    start: Any, port: int, models_dir: Path
+) -> None:
+    start(
+        *("app", "encoder"),
+        LAZY_LOAD_ML="false",
+        MODEL_DIR=str(models_dir),
+        FACE_MODEL="facenet128-int8",
+    )
+    status, answer = get(port, "/readyz")
+    assert (status, answer["checks"]["encoder"]) == (200, "ready")
+
+
+def test_production_without_keys_refuses_to_start_and_says_how_to_make_one() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "app", "serve"],
+        cwd=ROOT,
+        env={**bare(), "DYNO": "web.1", "PORT": "9"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode == 1
+    assert "app keys new" in done.stderr
+    assert "Traceback" not in done.stderr
