@@ -97,8 +97,9 @@ def start(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Start]:
 
     yield run
     for process in running:
-        if process.poll() is None:
-            stop(process)
+        process.terminate()
+    for process in running:
+        stop(process)
 
 
 @pytest.fixture(scope="session")
