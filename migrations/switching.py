@@ -6,6 +6,7 @@ time.
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -75,18 +76,11 @@ class Switch:
         if not missing:
             return 0
         job = self._store.jobs.active("reembed")
-        params: Document = {"model": key} | ({"limit": limit} if limit else {})
         if job is not None and job.params.get("model") not in (key, None):
             raise Conflict("Faces are being embedded for another model: wait for that job.")
-        if job is None and not self._presence.alive(WORKER):
-            self._say(f"embedding {missing} faces for {key} here, as no worker is running")
-            holder = Holder.this_process("migrations")
-            document = self._store.jobs.begin("reembed", None, params, holder)
-            run_claimed(self._store, document, self._reembed)
-            job_id: str = document["_id"]
-        else:
-            job_id = job.job_id if job else self._store.jobs.enqueue("reembed", None, params)
-            self._say(f"embedding {missing} faces for {key} in the worker, job {job_id}")
+        params: Document = {"model": key} | ({"limit": limit} if limit else {})
+        job_id = job.job_id if job else self._store.jobs.enqueue("reembed", None, params)
+        self._say(f"embedding {missing} faces for {key}, job {job_id}")
         self._follow(job_id)
         return self._models.missing(key)
 
@@ -97,6 +91,7 @@ class Switch:
         cannot, and takes the preparation back.
         """
         self._models.set_preparing(key, True)
+        self._say(f"preparing: every picture that is indexed now gets a vector of {key}, too")
         until = time.monotonic() + timeout_s
         told = ""
         while True:
@@ -208,20 +203,29 @@ class Switch:
         return index_name(wish.key, version + 1)
 
     def _follow(self, job_id: str) -> None:
+        """Tells the job's progress until it ends; without a live worker it runs here."""
+        holder = Holder.this_process("migrations")
         told = ""
+        here: threading.Thread | None = None
         while True:
+            if (here is None or not here.is_alive()) and not self._presence.alive(WORKER):
+                claimed = self._store.jobs.claim(["reembed"], holder)
+                if claimed is not None:
+                    self._say("no worker is running: embedding here")
+                    arguments = (self._store, claimed, self._reembed)
+                    here = threading.Thread(target=run_claimed, args=arguments, daemon=True)
+                    here.start()
             job = self._store.jobs.get(job_id)
-            line = f"embedded {job.done} of {job.total or '?'} faces" + (
-                f", {job.eta_s:.0f} s left" if job.eta_s else ""
-            )
-            if job.waiting_for:
-                line = "waiting for a worker: start one with `python -m indexer run`"
+            left = f", {job.eta_s:.0f} s left" if job.eta_s else ""
+            line = f"embedded {job.done} of {job.total or '?'} faces{left}"
             if line != told:
                 self._say(line)
                 told = line
             if job.state in ("failed", "cancelled"):
                 raise Conflict(f"Embedding stopped: {job.last_error or job.state}.")
             if job.state == "succeeded":
+                if here is not None:
+                    here.join()
                 return
             time.sleep(FOLLOW_S)
 
