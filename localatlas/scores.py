@@ -68,46 +68,63 @@ def _exact(rows: NDArray[Any], query: Vector, similarity: str, dimensions: int) 
 
 def estimate(
     rows: NDArray[Any], lengths: Floats, query: Vector, similarity: str
-) -> tuple[Floats, Floats]:
+) -> tuple[Floats, Floats | np.float32]:
     """Return for each row a rank (larger is better) and how far that may be from the true one.
 
-    `lengths` are those of the rows. Ranks are the cosine, the dot product cut at -1, or minus the
-    squared distance: they order rows as the score does. An infinite error says that float32 was too
-    narrow to tell. Errors also cover the rounding of the score itself, so that rows whose scores
-    will be equal are not told apart.
+    `lengths` are those of the rows, at least one. Ranks are the cosine, the dot product cut at -1,
+    or minus the squared distance: they order rows as the score does. The error is one bound for all
+    rows, or where float32 is too narrow for some of them one for each, infinite for those. It also
+    covers the rounding of the score itself, so that rows whose scores will be equal are not told
+    apart.
     """
     if query.kind == PACKED_BIT:
         distances = np.bitwise_count(rows ^ query.values).sum(axis=1, dtype=np.int32)
-        return -distances.astype(np.float32), np.zeros(len(rows), np.float32)
-    target = query.values.astype(np.float32)
+        return -distances.astype(np.float32), np.float32(0)
+    size = length(query)
     # A sum of n products errs by at most about n half-units of the product of the two lengths.
     width = np.float32((rows.shape[1] + 8) * UNIT)
-    size = length(query)
+    total = np.empty(0, np.float32)
     with np.errstate(over="ignore", under="ignore", invalid="ignore", divide="ignore"):
-        dots = _products(rows, target)
-        products = lengths * size
+        ranks = _products(rows, query.values.astype(np.float32))
+        shortest, longest = lengths.min() * size, lengths.max() * size
         if similarity == "cosine":
-            ranks = dots / products
-            errors = np.full(len(rows), 2 * width, np.float32)
+            ranks /= lengths * size
+            narrow = shortest < NARROWEST
+            error = 2 * width
         elif similarity == "dotProduct":
-            ranks = np.maximum(dots, np.float32(-1))
+            np.maximum(ranks, np.float32(-1), out=ranks)
+            narrow = False
+            error = longest * width + np.float32(4 * UNIT)
+        else:
+            total = lengths * lengths
+            total += size * size
+            ranks *= 2
+            ranks -= total
+            longest = max(longest, total.max())
+            narrow = False
+            error = (longest + 1) * (4 * width)
+        if not narrow and longest <= WIDEST:
+            return ranks, np.float32(error)
+        products = lengths * size
+        unsure = ~((products <= WIDEST) & np.isfinite(ranks))
+        if similarity == "cosine":
+            errors = np.full(len(rows), error, np.float32)
+            unsure |= products < NARROWEST
+        elif similarity == "dotProduct":
             errors = products * width + np.float32(4 * UNIT)
         else:
-            total = lengths * lengths + size * size
-            ranks = 2 * dots - total
             errors = (total + 1) * (4 * width)
-        unsure = (products > WIDEST) | ~np.isfinite(ranks)
-        if similarity == "cosine":
-            unsure |= products < NARROWEST
-        errors[unsure] = np.inf
+    errors[unsure] = np.inf
     return ranks, errors
 
 
 def _products(rows: NDArray[Any], target: Floats) -> Floats:
     if rows.dtype == np.float32:
-        products: Floats = rows @ target
+        # Not `rows @ target`: its threads spin while they wait for each other, which costs more
+        # than it gains as soon as the machine does anything else. Callers bring their own.
+        products: Floats = np.vecdot(rows, target)
         return products
-    return np.concatenate([part.astype(np.float32) @ target for part in _parts(rows)])
+    return np.concatenate([np.vecdot(part.astype(np.float32), target) for part in _parts(rows)])
 
 
 def _parts(rows: NDArray[Any]) -> list[NDArray[Any]]:

@@ -21,8 +21,9 @@ from localatlas.bsonvectors import Vector, document_vector
 from localatlas.columns import Column, evaluate
 from localatlas.definition import VectorField
 from localatlas.filters import Expression
+from localatlas.ranking import Snapshot
 from localatlas.vectorfile import TableContents
-from localatlas.vectors import Snapshot, VectorSet
+from localatlas.vectors import VectorSet
 
 # Dead rows that are carried along before the arrays are rewritten without them.
 SPARE_ROWS = 1024

@@ -24,8 +24,8 @@ from bson.codec_options import DatetimeConversion
 from bson.errors import BSONError
 from numpy.typing import NDArray
 
+from localatlas.ranking import Block
 from localatlas.vectors import DTYPES as VECTOR_DTYPES
-from localatlas.vectors import Block
 
 MAGIC = b"LAVECT02"
 LEAD = struct.Struct("<8sII")

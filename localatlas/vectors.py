@@ -6,95 +6,17 @@ Blocks never move once full, so a search may go on over them while rows are adde
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 
 from localatlas.bsonvectors import FLOAT32, INT8, PACKED_BIT, Vector
-from localatlas.scores import estimate, exact_scores, length
+from localatlas.ranking import Block, Snapshot
+from localatlas.scores import length
 
-# A matrix product waits for all its threads, so few large blocks beat many small ones on a busy
-# machine. Memory of a block that was never written to is not resident.
+# Memory of a block that was never written to is not resident.
 BLOCK_BYTES = 64 * 2**20
 SMALL = 1024
 DTYPES: dict[str, type[np.generic]] = {FLOAT32: np.float32, INT8: np.int8, PACKED_BIT: np.uint8}
-# Where the wanted rows are fewer than this share of a block, copying them out beats computing all.
-GATHER_BELOW = 0.3
-
-
-@dataclass(frozen=True, slots=True)
-class Block:
-    """Vectors, their lengths and the rows of the index that they belong to."""
-
-    values: NDArray[Any]
-    lengths: NDArray[np.float32]
-    rows: NDArray[np.int32]
-
-
-@dataclass(frozen=True, slots=True)
-class Snapshot:
-    """The vectors as they were at one moment."""
-
-    blocks: tuple[Block, ...]
-    similarity: str
-    dimensions: int
-
-    def best(
-        self, query: Vector, wanted: NDArray[np.bool_] | None, count: int
-    ) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
-        """Return rows and scores of the `count` best vectors, best first.
-
-        `wanted` is a mask over the rows of the index; None wants all. Equal scores come in the
-        order of rows. As exact as if every score were computed in full: the quick float32 pass
-        only rules out what cannot be among the best.
-        """
-        places, ranks, errors = self._estimates(query, wanted)
-        if not places:
-            return np.empty(0, np.int32), np.empty(0, np.float32)
-        rank, error = np.concatenate(ranks), np.concatenate(errors)
-        kept = _contenders(rank, error, count)
-        rows, scores = self._score(places, kept, query)
-        order = np.lexsort((rows, -scores))[:count]
-        return rows[order], scores[order]
-
-    def _estimates(
-        self, query: Vector, wanted: NDArray[np.bool_] | None
-    ) -> tuple[list[tuple[Block, NDArray[np.intp]]], list[Any], list[Any]]:
-        places, ranks, errors = [], [], []
-        for block in self.blocks:
-            chosen = _chosen(block, wanted)
-            if not len(chosen):
-                continue
-            if len(chosen) < GATHER_BELOW * len(block.rows):
-                rank, error = estimate(
-                    block.values[chosen], block.lengths[chosen], query, self.similarity
-                )
-            else:
-                rank, error = estimate(block.values, block.lengths, query, self.similarity)
-                if len(chosen) < len(block.rows):
-                    rank, error = rank[chosen], error[chosen]
-            places.append((block, chosen))
-            ranks.append(rank)
-            errors.append(error)
-        return places, ranks, errors
-
-    def _score(
-        self, places: list[tuple[Block, NDArray[np.intp]]], kept: NDArray[np.intp], query: Vector
-    ) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
-        rows, scores, start = [], [], 0
-        for block, chosen in places:
-            end = start + len(chosen)
-            low, high = np.searchsorted(kept, (start, end))
-            inside = chosen[kept[low:high] - start]
-            if len(inside):
-                rows.append(block.rows[inside])
-                scores.append(
-                    exact_scores(block.values[inside], query, self.similarity, self.dimensions)
-                )
-            start = end
-        return np.concatenate(rows), np.concatenate(scores)
 
 
 class VectorSet:
@@ -182,23 +104,3 @@ class VectorSet:
 
 def _cut(block: Block, start: int, end: int) -> Block:
     return Block(block.values[start:end], block.lengths[start:end], block.rows[start:end])
-
-
-def _chosen(block: Block, wanted: NDArray[np.bool_] | None) -> NDArray[np.intp]:
-    if wanted is None:
-        return np.arange(len(block.rows))
-    return np.flatnonzero(wanted[block.rows])
-
-
-def _contenders(
-    ranks: NDArray[np.float32], errors: NDArray[np.float32], count: int
-) -> NDArray[np.intp]:
-    """Return the positions of all that may be among the `count` best, in growing order."""
-    if len(ranks) <= count:
-        return np.arange(len(ranks))
-    with np.errstate(invalid="ignore"):
-        least, most = ranks - errors, ranks + errors
-    least[~np.isfinite(errors)] = -np.inf
-    threshold = np.partition(least, len(least) - count)[len(least) - count]
-    # Written so that a rank that is not a number keeps its row in.
-    return np.flatnonzero(~(most < threshold))
