@@ -29,7 +29,7 @@ import numpy as np
 import numpy.typing as npt
 import structlog
 
-from faces.errors import ModelFileError
+from faces.errors import ConfigError, ModelFileError
 from faces.models import optimised
 
 CPU = "CPUExecutionProvider"
@@ -53,7 +53,8 @@ class Session:
 
 
 def open_session(path: Path, *, threads: int = 1, providers: Sequence[str] = (CPU,)) -> Session:
-    """Loads the graph at `path`; raises ModelFileError when it is missing or cannot be used.
+    """Loads the graph at `path`; raises ModelFileError when it is missing or cannot be used, and
+    ConfigError for a provider that the runtime does not have.
 
     On the CPU a large graph is loaded in its optimised form, which is made now if there is none
     for this processor, or if it is damaged. Where that form cannot be kept (a read-only folder),
@@ -109,6 +110,12 @@ def _options(threads: int) -> Any:
 
 def _load(path: Path, threads: int, providers: Sequence[str], *, optimise: bool) -> Any:
     onnxruntime = _onnxruntime()
+    missing = set(providers) - set(onnxruntime.get_available_providers())
+    if missing:
+        raise ConfigError(
+            f"ONNX_PROVIDERS names {', '.join(sorted(missing))}, which this runtime does not have;"
+            f" it has {', '.join(onnxruntime.get_available_providers())}."
+        )
     options = _options(threads)
     levels = onnxruntime.GraphOptimizationLevel
     options.graph_optimization_level = levels.ORT_ENABLE_ALL if optimise else levels.ORT_DISABLE_ALL

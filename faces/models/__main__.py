@@ -164,6 +164,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except LikenessError as error:
         print(f"faces.models: {error.detail}", file=sys.stderr)
         return 1
+    except OSError as error:
+        where = f" ({error.filename})" if error.filename else ""
+        print(
+            f"faces.models: a file could not be read or written: {error.strerror}{where}."
+            " Free space or permissions there, then run this again.",
+            file=sys.stderr,
+        )
+        return 1
     except KeyboardInterrupt:
         print("faces.models: interrupted; nothing half done was left behind", file=sys.stderr)
         return 130

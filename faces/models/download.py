@@ -26,7 +26,10 @@ PARTIAL = ".partial-"
 
 
 def client(indexes: Indexes | None, timeout_s: float | None = None) -> httpx2.Client:
-    """An HTTP client with the proxies and certificates of the environment and of pip."""
+    """An HTTP client with the proxies and certificates of the environment and of pip.
+
+    A bundle that is named for pip is trusted besides the system's certificates.
+    """
     import ssl
 
     import httpx2
@@ -36,7 +39,8 @@ def client(indexes: Indexes | None, timeout_s: float | None = None) -> httpx2.Cl
     if bundle:
         place = Path(bundle)
         try:
-            verify = ssl.create_default_context(
+            verify = ssl.create_default_context()
+            verify.load_verify_locations(
                 cafile=None if place.is_dir() else bundle, capath=bundle if place.is_dir() else None
             )
         except (OSError, ssl.SSLError) as error:

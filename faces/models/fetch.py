@@ -61,7 +61,7 @@ class Fetch:
         self._places, self._progress, self._environ = places, progress, environ
         self._cards, self._detector = cards, detector
         self._indexes: Indexes | None = None
-        self._http: httpx2.Client | None = None
+        self._clients: dict[bool, httpx2.Client] = {}
 
     def run(self, keys: Sequence[str], *, with_samples: bool) -> list[str]:
         """Brings the detector, these models and what they are made from into place, and the
@@ -99,10 +99,10 @@ class Fetch:
                     files.record_path(path).unlink(missing_ok=True)
 
     def close(self) -> None:
-        """Closes the connection, if one was opened."""
-        if self._http is not None:
-            self._http.close()
-            self._http = None
+        """Closes the connections that were opened."""
+        for client in self._clients.values():
+            client.close()
+        self._clients.clear()
 
     def _add(self, model: ModelCard, wanted: list[ModelCard | DetectorCard]) -> None:
         """Appends a model after what it is made from, each once, unless it is right already."""
@@ -177,9 +177,11 @@ class Fetch:
                 samples.unpack(self._places.samples, pictures)
 
     def _client(self) -> httpx2.Client:
-        if self._http is None:
-            self._http = download.client(self._indexes)
-        return self._http
+        """A client for what is wanted next: with pip's settings once an index was asked for."""
+        for_index = self._indexes is not None
+        if for_index not in self._clients:
+            self._clients[for_index] = download.client(self._indexes)
+        return self._clients[for_index]
 
     def _page(self, url: str, accept: str) -> tuple[bytes, str, str]:
         return download.page(self._client(), url, accept)

@@ -409,3 +409,27 @@ def test_ending_the_command_in_the_middle_leaves_nothing_behind(
     hold.set()
     assert child.returncode == 143, message
     assert [p for p in (tmp_path / "var").rglob("*") if p.is_file() and p.name != ".lock"] == []
+
+
+def test_a_fetch_with_nothing_to_do_loads_nothing_heavy(models_dir: Path, root: Path) -> None:
+    code = (
+        "import sys; from faces.models.__main__ import main;"
+        " status = main(['fetch', 'facenet128-int8', '--samples']);"
+        " print(status, [m for m in ('onnx', 'onnxruntime', 'h5py', 'httpx2', 'PIL')"
+        " if m in sys.modules])"
+    )
+    environ = {"PATH": os.environ["PATH"], "MODEL_DIR": str(models_dir)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=root, env=environ, capture_output=True, text=True
+    )
+    assert done.stdout.splitlines()[-1] == "0 []", done.stdout + done.stderr
+
+
+def test_a_folder_that_cannot_be_written_is_one_sentence(tmp_path: Path, root: Path) -> None:
+    (tmp_path / "var").write_text("a file where a folder must be")
+    environ = {"PATH": os.environ["PATH"], "VAR_DIR": str(tmp_path / "var")}
+    command = [sys.executable, "-m", "faces.models", "fetch", "facenet128"]
+    done = subprocess.run(command, cwd=root, env=environ, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr.startswith("faces.models: a file could not be read or written")
+    assert len(done.stderr.splitlines()) == 1

@@ -13,7 +13,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from faces.encode import OnnxEncoder
-from faces.errors import ModelFileError
+from faces.errors import ConfigError, ModelFileError
 from faces.models import optimised
 from faces.models.cards import card
 from faces.sessions import open_session
@@ -80,6 +80,11 @@ def test_a_missing_or_broken_graph_is_one_sentence_with_the_command(tmp_path: Pa
     (tmp_path / "broken.onnx").write_bytes(b"no graph")
     with pytest.raises(ModelFileError, match=r"faces\.models verify"):
         open_session(tmp_path / "broken.onnx")
+
+
+def test_a_provider_that_the_runtime_lacks_is_named(models_dir: Path) -> None:
+    with pytest.raises(ConfigError, match="ONNX_PROVIDERS names NoSuchProvider"):
+        open_session(models_dir / f"{KEY}.onnx", providers=("NoSuchProvider",))
 
 
 def test_an_encoder_gives_unit_vectors_whatever_the_number_of_crops(models_dir: Path) -> None:
