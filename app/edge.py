@@ -141,7 +141,7 @@ class Edge:
 
     def _record(self, scope: Scope, exchange: Exchange, status: int) -> None:
         seconds = time.monotonic() - exchange.started
-        route = getattr(scope.get("route"), "path", "unmatched")
+        route = getattr(scope.get("route"), "path_format", "unmatched")
         self._metrics.request(scope["method"], route, status, seconds)
         # Polls and pages are many and say little; what went wrong is told wherever it happened.
         quiet = status < 500 and not route.startswith("/v1/")

@@ -1,0 +1,68 @@
+"""JSON from strangers."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from app import strictjson
+from faces.errors import InvalidRequest, MalformedRequest
+
+VALUES = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**53), 2**53)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(st.characters(exclude_categories=["Cs"])),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(st.characters(codec="utf-8")), inner),
+    max_leaves=20,
+)
+
+
+@given(VALUES)
+def test_honest_json_comes_through(value: object) -> None:
+    assert strictjson.parse(json.dumps(value).encode()) == value
+
+
+@given(st.binary(max_size=40))
+def test_any_bytes_give_a_value_or_our_own_error(data: bytes) -> None:
+    with contextlib.suppress(InvalidRequest):
+        strictjson.parse(data)
+
+
+@pytest.mark.parametrize("depth", [64, 65, 900, 100_000])
+def test_depth_is_bounded(depth: int) -> None:
+    data = b"[" * depth + b"]" * depth
+    if depth <= 64:
+        strictjson.parse(data)
+        return
+    with pytest.raises(MalformedRequest):
+        strictjson.parse(data)
+
+
+@pytest.mark.parametrize("text", ["NaN", "Infinity", "-Infinity", "1e999", "-1e999", "9" * 400])
+@pytest.mark.parametrize("shape", ["%s", "[%s]", '{"a": [1, {"b": %s}]}'])
+def test_no_number_is_infinite(text: str, shape: str) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        strictjson.parse((shape % text).encode())
+    assert not isinstance(caught.value, MalformedRequest)
+
+
+def test_the_largest_numbers_are_numbers() -> None:
+    assert strictjson.parse(b"1.7e308") == 1.7e308
+    assert math.isfinite(float(str(strictjson.parse(b"8" * 300))))
+
+
+@pytest.mark.parametrize("text", [r'"\ud800"', r'{"\udfff": 1}', r'["a\udc00b"]'])
+def test_a_lone_surrogate_is_no_text(text: str) -> None:
+    with pytest.raises(InvalidRequest):
+        strictjson.parse(text.encode())
+
+
+def test_a_pair_of_surrogates_is_text() -> None:
+    assert strictjson.parse(rb'"\ud83c\udfad"') == "🎭"
