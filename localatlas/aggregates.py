@@ -14,6 +14,10 @@ from localatlas.pipeline import LIST_INDEXES, VECTOR_SEARCH, check_pipeline
 from localatlas.requests import INVALID_NAMESPACE, in_transaction, parse_list
 from localatlas.stage import VectorQuery, parse_stage
 
+_NOT_IN_THE_STABLE_API = (
+    f"{VECTOR_SEARCH} and {LIST_INDEXES} are not allowed with 'apiStrict: true' in API Version 1"
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Call:
@@ -61,6 +65,8 @@ class Aggregates:
                 in_transaction=in_transaction(body),
                 read_concern=concern.get("level") if isinstance(concern, dict) else None,
             )
+            if body.get("apiStrict") is True:
+                raise CommandError(323, "APIStrictError", _NOT_IN_THE_STABLE_API)
             if not isinstance(collection, str):
                 raise failure(
                     INVALID_NAMESPACE,
@@ -90,7 +96,7 @@ class Aggregates:
             rest.append(await self._with_inner(namespace[0], stage, call, keep_score=later))
         if searched:
             hits = await self._search(namespace, first[VECTOR_SEARCH], rest, call)
-            return rewrite.searched(hits, rest, keep_score=keep_score)
+            return rewrite.searched(hits, namespace[1], rest, keep_score=keep_score)
         if lists:
             await self._backend.may_read(*namespace, call.exchange)
             found = await self._backend.listed(namespace, parse_list(first[LIST_INDEXES]))
@@ -146,7 +152,7 @@ class Aggregates:
             if call.main == namespace and not any(
                 name in stage for stage in rest for name in ("$out", "$merge")
             ):
-                pipeline = rewrite.searched([], rest)
+                pipeline = rewrite.searched([], namespace[1], rest)
                 await self._backend.ask(
                     {**call.body, "pipeline": pipeline, "cursor": {}}, call.exchange
                 )

@@ -8,7 +8,7 @@ from typing import Any
 from pymongo import AsyncMongoClient
 
 from localatlas.connection import Exchange
-from localatlas.errors import NAMESPACE_NOT_FOUND, failure
+from localatlas.errors import NAMESPACE_NOT_FOUND, CommandError, failure
 from localatlas.indexes import Indexes, described
 from localatlas.requests import Target
 
@@ -68,6 +68,10 @@ class Asking:
         if found is None:
             raise failure(
                 NAMESPACE_NOT_FOUND, f"Collection '{'.'.join(namespace)}' does not exist."
+            )
+        if found[1] != "collection":
+            raise CommandError(
+                166, "CommandNotSupportedOnView", f"{'.'.join(namespace)} is a {found[1]}"
             )
         return found[0]
 

@@ -12,7 +12,6 @@ from typing import Any
 from pymongo import MongoClient
 from pymongo.errors import PyMongoError
 
-from localatlas.definition import Definition
 from localatlas.indexes import Build, Live, State
 from localatlas.vectorfile import CODEC
 
@@ -79,7 +78,8 @@ class Builder:
         database, name = live.entry.namespace
         collection = self._client.get_database(database, codec_options=CODEC)[name]
         batch = []
-        with collection.find({}, projection(build.definition), batch_size=_BATCH) as cursor:
+        # Whole documents: the engine hands them on as they lie, a projection costs it more.
+        with collection.find({}, batch_size=_BATCH) as cursor:
             for document in cursor:
                 batch.append(document)
                 if len(batch) == _BATCH:
@@ -90,12 +90,3 @@ class Builder:
                     time.sleep(0)  # lets waiting requests go first
         build.scanned(batch)
         build.ready_at = self._client.admin.command("hello")["operationTime"]
-
-
-def projection(definition: Definition) -> dict[str, Any] | None:
-    """The paths that an index needs of a document, none inside another; None: the whole of it."""
-    paths = {field.path for field in definition.fields} - {"_id"}
-    if any(not part or part.startswith("$") for path in paths for part in path.split(".")):
-        return None
-    outer = {path for path in paths if not any(path.startswith(f"{other}.") for other in paths)}
-    return dict.fromkeys(sorted(outer), 1)

@@ -66,6 +66,11 @@ class Target:
 
 def check_fields(command: str, body: Mapping[str, Any]) -> str:
     """The collection's name; CommandError for fields, types and contexts the server refuses."""
+    if in_transaction(body):
+        raise failure(
+            OPERATION_NOT_SUPPORTED_IN_TRANSACTION,
+            f"Cannot run '{command}' in a multi-document transaction.",
+        )
     collection = body[command]
     if not isinstance(collection, str):
         raise failure(
@@ -82,11 +87,6 @@ def check_fields(command: str, body: Mapping[str, Any]) -> str:
     for name in body:
         if name != command and name not in _GENERIC and name not in _OWN[command]:
             raise failure(IDL_UNKNOWN_FIELD, f"BSON field '{command}.{name}' is an unknown field.")
-    if in_transaction(body):
-        raise failure(
-            OPERATION_NOT_SUPPORTED_IN_TRANSACTION,
-            f"Cannot run '{command}' in a multi-document transaction.",
-        )
     return collection
 
 

@@ -10,10 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from bson.binary import UUID_SUBTYPE, Binary
-from bson.datetime_ms import DatetimeMS
-from bson.objectid import ObjectId
-
 from localatlas.errors import failure
 from localatlas.pipeline import LIST_INDEXES, VECTOR_SEARCH, sub_pipelines
 
@@ -29,7 +25,7 @@ META_NOT_AVAILABLE = 40218
 
 # Documents of these stages are new ones: what was known about their sources ends here.
 _FORGETTING = ("$group", "$bucket", "$bucketAuto", "$sortByCount", "$count", "$facet")
-# Above so many ids a search tree costs the backend less than looking through a list.
+# Up to so many documents are found at once and then put in order.
 _LIST_UP_TO = 24
 
 
@@ -47,13 +43,15 @@ def mentions(pipeline: Any) -> bool:
     )
 
 
-def searched(hits: Sequence[Hit], rest: Pipeline, *, keep_score: bool = False) -> Pipeline:
-    """The pipeline for the backend: `hits` best first, then the client's later stages `rest`.
+def searched(
+    hits: Sequence[Hit], collection: str, rest: Pipeline, *, keep_score: bool = False
+) -> Pipeline:
+    """The pipeline for the backend: `hits` of `collection`, best first, then the stages `rest`.
 
     With `keep_score` the hidden field stays, for an outer pipeline that reads it.
     """
     last = len(rest) - 1 if keep_score else _last_reader(rest)
-    out = _ranked(hits, score=keep_score or last >= 0)
+    out = _ranked(hits, collection, score=keep_score or last >= 0)
     for position, stage in enumerate(rest):
         if position < last or (keep_score and position == last):
             out += _carrying(stage)
@@ -84,64 +82,35 @@ def _last_reader(rest: Pipeline) -> int:
     return last
 
 
-def _ranked(hits: Sequence[Hit], *, score: bool) -> Pipeline:
+def _ranked(hits: Sequence[Hit], collection: str, *, score: bool) -> Pipeline:
+    if len(hits) > _LIST_UP_TO:
+        return _fetched(hits, collection, score=score)
     ids = [identity for identity, _ in hits]
     stages: Pipeline = [{"$match": {"_id": {"$in": ids}}}]
     if len(ids) < 2 and not score:
         return stages
-    stages += [{"$set": {RANK: rank_of(ids)}}, {"$sort": {RANK: 1}}]
+    rank = {"$indexOfArray": [{"$literal": ids}, "$_id"]}
+    stages += [{"$set": {RANK: rank}}, {"$sort": {RANK: 1}}]
     if score:
         values = [value for _, value in hits]
         stages.append({"$set": {SCORE: {"$arrayElemAt": [{"$literal": values}, f"${RANK}"]}}})
-    stages.append({"$unset": RANK})
-    return stages
+    return [*stages, {"$unset": RANK}]
 
 
-def rank_of(ids: Sequence[Any]) -> Any:
-    """An expression for the position of the document's `_id` in `ids`."""
-    kinds = {_kind(identity) for identity in ids}
-    if len(ids) <= _LIST_UP_TO or len(kinds) != 1 or None in kinds:
-        return {"$indexOfArray": [{"$literal": list(ids)}, "$_id"]}
-    order = sorted(range(len(ids)), key=lambda position: _sort_key(ids[position]))
-    return _tree(ids, order)
+def _fetched(hits: Sequence[Hit], collection: str, *, score: bool) -> Pipeline:
+    """Fetches the documents in order, one by one: looking each up in a list grows with its square.
 
-
-def _tree(ids: Sequence[Any], order: Sequence[int]) -> Any:
-    if len(order) == 1:
-        return {"$literal": order[0]}
-    middle = len(order) // 2
-    return {
-        "$cond": [
-            {"$lt": ["$_id", {"$literal": ids[order[middle]]}]},
-            _tree(ids, order[:middle]),
-            _tree(ids, order[middle:]),
-        ]
-    }
-
-
-def _kind(identity: Any) -> str | None:
-    """A name for ids that `_sort_key` orders as the backend does; None when it cannot."""
-    if isinstance(identity, bool):
-        return None
-    if isinstance(identity, int):
-        return "integer"
-    if isinstance(identity, str):
-        return "string"
-    if isinstance(identity, ObjectId):
-        return "objectId"
-    if isinstance(identity, DatetimeMS):
-        return "date"
-    if isinstance(identity, Binary) and identity.subtype == UUID_SUBTYPE and len(identity) == 16:
-        return "uuid"
-    return None
-
-
-def _sort_key(identity: Any) -> Any:
-    if isinstance(identity, str):
-        return identity.encode("utf-8", "surrogatepass")
-    if isinstance(identity, DatetimeMS):
-        return int(identity)
-    return identity.binary if isinstance(identity, ObjectId) else identity
+    An id whose document is gone falls out.
+    """
+    wanted = [{"id": identity, "score": value} for identity, value in hits]
+    document: Any = {"$mergeObjects": ["$_", {SCORE: "$score"}]} if score else "$_"
+    lookup = {"from": collection, "localField": "id", "foreignField": "_id", "as": "_"}
+    rest: Pipeline = [
+        {"$lookup": lookup},
+        {"$unwind": "$_"},
+        {"$replaceRoot": {"newRoot": document}},
+    ]
+    return listed(wanted, rest)
 
 
 def _is_meta(value: Any) -> bool:

@@ -9,6 +9,7 @@ import os
 import signal
 import subprocess
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -130,6 +131,10 @@ class Session:
                 f"The command {self._plan.command[0]} cannot be started: {error.strerror}."
             ) from error
         child = self._child
+        with _in_foreground(child.pid):
+            await self._until_it_ends(child)
+
+    async def _until_it_ends(self, child: subprocess.Popen[bytes]) -> None:
         waited = asyncio.create_task(asyncio.to_thread(child.wait))
         ended = asyncio.create_task(self._ending.wait())
         await asyncio.wait([waited, ended], return_when=asyncio.FIRST_COMPLETED)
@@ -175,3 +180,21 @@ class Session:
             )
         log.warning("the embedded engine ended by itself and is started again")
         await asyncio.to_thread(backend.restart)
+
+
+@contextlib.contextmanager
+def _in_foreground(group: int) -> Iterator[None]:
+    """Gives the terminal, if there is one, to a process group: it may then read from it."""
+    if not os.isatty(0):
+        yield
+        return
+    before = signal.signal(signal.SIGTTOU, signal.SIG_IGN)
+    try:
+        os.tcsetpgrp(0, group)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(group, signal.SIGCONT)  # it may have tried to read already
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            os.tcsetpgrp(0, os.getpgrp())
+        signal.signal(signal.SIGTTOU, before)

@@ -178,33 +178,36 @@ def test_unions_of_two_searches_keep_both_scores(
     assert [(row["_id"], round(row["s"], 4)) for row in rows] == [(0, 1.0), (9, 0.1)]
 
 
-@pytest.mark.parametrize("count", [30, 101, 1000])
 @pytest.mark.parametrize("kind", ["integer", "string", "objectid", "uuid", "date", "mixed"])
-def test_many_rows_come_in_order_over_many_batches(
-    database: Database[dict[str, Any]], kind: str, count: int
+def test_rows_of_any_kind_of_id_come_in_order_over_many_batches(
+    database: Database[dict[str, Any]], kind: str
 ) -> None:
-    if count == 1000 and kind != "string":
-        count = 200
-    made: list[Any] = []
-    for number in range(count):
-        at = datetime.datetime(2020, 1, 1, tzinfo=datetime.UTC) + datetime.timedelta(
-            seconds=number * 37 % count
-        )
-        as_kind: dict[str, Any] = {
-            "integer": number * 37 % 5003 - 2500,
-            "string": f"{number * 37 % 5003:x}é",
-            "objectid": bson.ObjectId(),
-            "uuid": bson.Binary.from_uuid(uuid.uuid5(uuid.NAMESPACE_OID, str(number))),
-            "date": at,
-            "mixed": [number, str(number), 0.5 + number, {"n": number}][number % 4],
-        }
-        made.append(as_kind[kind])
+    count = 60
+    made = [_identity(kind, number) for number in range(count)]
     database.c.insert_many([{"_id": one, "v": [float(n)]} for n, one in enumerate(made)])
     index(database.c)
-    stages = [search(count), {"$project": {"s": META}}]
-    rows = list(database.c.aggregate(stages, batchSize=7))
-    assert [row["_id"] for row in rows] == made
-    assert scores(rows) == [round(1 / (1 + n * n), 4) for n in range(count)]
+    for limit in (20, count):  # few rows and many are fetched in two ways
+        stages = [search(limit), {"$project": {"s": META}}]
+        rows = list(database.c.aggregate(stages, batchSize=7))
+        assert [row["_id"] for row in rows] == made[:limit]
+        assert scores(rows) == [round(1 / (1 + n * n), 4) for n in range(limit)]
+
+
+def _identity(kind: str, number: int) -> Any:
+    match kind:
+        case "integer":
+            return number * 37 % 5003 - 2500
+        case "string":
+            return f"{number * 37 % 5003:x}é"
+        case "objectid":
+            return bson.ObjectId()
+        case "uuid":
+            return bson.Binary.from_uuid(uuid.uuid5(uuid.NAMESPACE_OID, str(number)))
+        case "date":
+            seconds = datetime.timedelta(seconds=number * 37 % 61)
+            return datetime.datetime(2020, 1, 1, tzinfo=datetime.UTC) + seconds
+        case _:
+            return [number, str(number), 0.5 + number, {"n": number}][number % 4]
 
 
 def test_variables_hints_and_comments_reach_the_backend(
