@@ -79,7 +79,7 @@ class Finder:
         self._lists.check_collection(request.collection)
         key = identity.subject_key(request.collection, subject_id)
         with translate():
-            subject = self._db[SUBJECTS].find_one({"_id": key}, {"state": 1})
+            subject = self._db[SUBJECTS].find_one({"_id": key}, {"state": 1, "rejected": 1})
         if subject is None or subject["state"] != "active":
             raise NotFound("There is no such subject.")
         rows = self._vectors_of(
@@ -90,7 +90,9 @@ class Finder:
         own: Document = {}
         if not request.include_own:
             own = {"subject_id": {"$ne": subject_id}}
-        return self._search(request, [[vector for _, vector in rows]], active, own=own)
+        rejected = frozenset(subject.get("rejected") or ())
+        vectors = [[vector for _, vector in rows]]
+        return self._search(request, vectors, active, own=own, rejected=rejected)
 
     def _vectors_of(
         self, query: Document, active: ActiveModel, limit: int
@@ -111,11 +113,18 @@ class Finder:
         queries: Sequence[Sequence[Vector]],
         active: ActiveModel,
         own: Mapping[str, Any] | None = None,
+        rejected: frozenset[str] = frozenset(),
     ) -> Found:
         self._watch.ensure_queryable(active.index)
         erasing, deleting = self._lists.leaving(request.collection)
         one = _OneSearch(
-            self._db, request, active, sorted(erasing), dict(own or {}), self._exact(request)
+            self._db,
+            request,
+            active,
+            erasing=sorted(erasing),
+            own=dict(own or {}),
+            rejected=rejected,
+            exact=self._exact(request),
         )
         faces: list[list[Match]] = []
         complete = True
@@ -203,8 +212,10 @@ class _OneSearch:
         db: Db,
         request: SearchRequest,
         active: ActiveModel,
+        *,
         erasing: Sequence[str],
         own: Document,
+        rejected: frozenset[str],
         exact: bool,
     ) -> None:
         self._db = db
@@ -212,13 +223,15 @@ class _OneSearch:
         self._active = active
         self._erasing = erasing
         self._own = own
+        self._rejected = rejected
         self._exact = exact
 
     def run(self, vector: Vector) -> tuple[list[Match], bool]:
         """Matches at or above the least similarity, and whether no group can be missing."""
         request = self._request
         grouped = request.group_by != "face"
-        fetch = min(search.MAX_ROWS, request.limit * (10 if grouped else 1) + _SLACK)
+        slack = _SLACK + len(self._rejected)
+        fetch = min(search.MAX_ROWS, request.limit * (10 if grouped else 1) + slack)
         # A subject's own faces can be many: they are excluded in the index, not afterwards.
         exclude: list[Document] = [self._own] if "subject_id" in self._own else []
         found: list[Match] = []
@@ -272,6 +285,8 @@ class _OneSearch:
         last = search.similarity(rows[-1]["score"]) if rows else 1.0
         matches = []
         for row in rows:
+            if row["_id"] in self._rejected:
+                continue
             if not search.still_fits(row, request, self._erasing, self._own):
                 continue
             match = _match(row)

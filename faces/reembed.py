@@ -225,13 +225,13 @@ class _Work:
 
 
 def _tools(settings: Settings, key: str) -> Tools:
-    from faces.addresses import parse_origins
+    from faces.addresses import media_origins
     from faces.fetch import Fetcher
     from faces.loading import load_pipeline
     from faces.originals import Originals, folders_of
 
     pipeline = load_pipeline(settings, key)
-    fetcher = Fetcher(parse_origins(settings.media_allowed_hosts))
+    fetcher = Fetcher(media_origins(settings))
     originals = Originals(folders_of(settings), fetcher)
 
     def close() -> None:

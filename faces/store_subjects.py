@@ -34,6 +34,7 @@ from faces.store_lists import ListStore
 CHUNK = 100
 MAX_IDS = 20_000
 MAX_NAME = 512
+MAX_REJECTED = 1000
 _AFTER_ALL = "\U0010ffff"
 
 
@@ -161,7 +162,7 @@ class SubjectStore:
         """Assigns a few faces in one transaction; how many of them are now the subject's."""
 
         def work(session: Session) -> int:
-            self._touch(collection, subject_id, session)
+            self._touch(collection, subject_id, session, lifted=ids)
             query = {"_id": {"$in": list(ids)}, "collection": collection}
             rows = list(self._db[FACES].find(query, {"subject_id": 1}, session=session))
             for other in sorted({row["subject_id"] for row in rows} - {None, subject_id}):
@@ -200,6 +201,32 @@ class SubjectStore:
             return len(rows)
 
         return in_transaction(self._db, work)
+
+    def reject(self, collection: str, subject_id: str, face_ids: Sequence[str]) -> int:
+        """How many of the faces are now known not to be the subject's; those that were are not.
+
+        A rejected face is no match of a search by the subject; assigning it lifts that. The latest
+        thousand are remembered. Raises NotFound as `assign` does.
+        """
+        ids = _ids(face_ids)[:MAX_REJECTED]
+        self.get(collection, subject_id)
+        self._check_faces(collection, ids)
+        for start in range(0, len(ids), CHUNK):
+            self.unassign_chunk(collection, subject_id, ids[start : start + CHUNK])
+        key = identity.subject_key(collection, subject_id)
+
+        def work(session: Session) -> None:
+            subject = self._active(collection, subject_id, session)
+            kept = [face for face in subject.get("rejected") or () if face not in set(ids)]
+            rejected = [*kept, *ids][-MAX_REJECTED:]
+            self._db[SUBJECTS].update_one(
+                {"_id": key},
+                {"$set": {"rejected": rejected}, "$inc": {"links": 1}},
+                session=session,
+            )
+
+        in_transaction(self._db, work)
+        return len(ids)
 
     def delete(self, collection: str, subject_id: str) -> int | str:
         """How many faces lost the subject that is now gone; above 500 the id of the job.
@@ -308,11 +335,14 @@ class SubjectStore:
             raise Conflict("The subject is being removed.")
         return subject
 
-    def _touch(self, collection: str, subject_id: str, session: Session) -> None:
+    def _touch(
+        self, collection: str, subject_id: str, session: Session, lifted: Sequence[str] = ()
+    ) -> None:
         subject = self._active(collection, subject_id, session)
-        self._db[SUBJECTS].update_one(
-            {"_id": subject["_id"]}, {"$inc": {"links": 1}}, session=session
-        )
+        update: Document = {"$inc": {"links": 1}}
+        if lifted and set(lifted) & set(subject.get("rejected") or ()):
+            update["$pullAll"] = {"rejected": list(lifted)}
+        self._db[SUBJECTS].update_one({"_id": subject["_id"]}, update, session=session)
 
     def _touch_old(self, collection: str, subject_id: str, session: Session) -> None:
         """Marks the subject that loses a face. Raises NotFound while it is being erased."""

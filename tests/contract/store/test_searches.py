@@ -125,6 +125,23 @@ class TestByFaceAndSubject:
         assert {m.face_id for m in with_own} >= set(own)
         assert {m.subject for m in with_own if m.face_id in own} == {"Ann"}
 
+    def test_a_rejected_face_is_no_match_of_the_subject_until_it_is_assigned(
+        self, gallery: Searching
+    ) -> None:
+        gallery.store.subjects.create("default", "ann")
+        ids = [gallery.store.item("default", f"p1-{n}").faces[0].face_id for n in range(4)]
+        gallery.store.subjects.assign("default", "ann", ids[:2])
+        assert gallery.store.subjects.reject("default", "ann", ids[1:3]) == 2
+        assert gallery.store.face(ids[1]).subject_id is None
+        request = SearchRequest(limit=50)
+        found = {m.face_id for m in gallery.finder.by_subject(request, "ann").faces[0]}
+        assert not found & set(ids[:3])
+        assert ids[3] in found
+        gallery.store.subjects.assign("default", "ann", ids[1:2])
+        gallery.store.subjects.unassign("default", "ann", ids[1:2])
+        found = {m.face_id for m in gallery.finder.by_subject(request, "ann").faces[0]}
+        assert ids[1] in found
+
     def test_a_subject_without_faces_or_unknown(self, gallery: Searching) -> None:
         gallery.store.subjects.create("default", "nobody")
         with pytest.raises(InvalidRequest):
