@@ -15,7 +15,7 @@ from bson.int64 import Int64
 from bson.objectid import ObjectId
 from bson.regex import Regex
 from bson.timestamp import Timestamp
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from localatlas.columns import Column, evaluate
@@ -170,7 +170,7 @@ def found_by(documents: list[dict[str, Any]], wanted: dict[str, Any]) -> list[bo
     return [bool(each) for each in mask]
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(document, min_size=1, max_size=6), condition)
 def test_a_filter_finds_what_the_rules_say(
     documents: list[dict[str, Any]], wanted: dict[str, Any]

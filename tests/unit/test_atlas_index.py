@@ -12,7 +12,7 @@ from bson.binary import Binary
 from bson.datetime_ms import DatetimeMS
 from bson.int64 import Int64
 from bson.objectid import ObjectId
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from localatlas.definition import parse_definition
@@ -198,7 +198,7 @@ changes = st.lists(
 )
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(changes, st.booleans())
 def test_after_any_writes_the_index_is_that_of_the_documents(
     writes: list[tuple[int, str, int, Any]], compacted: bool

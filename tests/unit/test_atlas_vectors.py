@@ -11,7 +11,7 @@ import pytest
 from bson.binary import Binary
 from bson.decimal128 import Decimal128
 from bson.int64 import Int64
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from localatlas.bsonvectors import Vector, VectorError, document_vector, parse_vector
@@ -205,7 +205,7 @@ def sets(draw: st.DrawFn) -> tuple[str, list[Vector], Vector, int]:
     return similarity, rows, query, draw(st.integers(1, 9))
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(sets())
 def test_scores_and_order_are_those_of_the_formulas(
     case: tuple[str, list[Vector], Vector, int],
