@@ -165,5 +165,22 @@ def plan_info(
     return FacePlan(updates=updates, order=tuple(document["_id"] for document in stored))
 
 
+def after(plan: FacePlan, stored: Sequence[Document]) -> list[Document]:
+    """The item's faces once `plan` is carried out, in its order, without vectors."""
+    faces = {document["_id"]: dict(document) for document in (*stored, *plan.inserts)}
+    for face, changed, unset in plan.updates:
+        builds = dict(faces[face].get("builds") or {})
+        for path in (*changed, *unset):
+            if path.startswith("builds."):
+                builds.pop(path.removeprefix("builds."), None)
+        for path, value in changed.items():
+            if path.startswith("builds."):
+                builds[path.removeprefix("builds.")] = value
+            elif "." not in path:
+                faces[face][path] = value
+        faces[face]["builds"] = builds
+    return [faces[face] for face in plan.order]
+
+
 def _changes(old: Document, new: Document) -> Document:
     return {name: value for name, value in new.items() if name not in old or old[name] != value}

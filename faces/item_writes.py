@@ -8,7 +8,13 @@ from typing import Any
 
 from bson.binary import Binary
 from pymongo import DeleteOne, InsertOne, UpdateOne
-from pymongo.errors import BulkWriteError, DuplicateKeyError
+from pymongo.errors import (
+    BulkWriteError,
+    ClientBulkWriteException,
+    DuplicateKeyError,
+    OperationFailure,
+    PyMongoError,
+)
 
 from faces import documents, identity, item_rules, tombstones
 from faces.database import (
@@ -28,6 +34,10 @@ from faces.item_plan import FacePlan
 from faces.leases import Fence
 from faces.records import API_SOURCE
 from faces.types import MediaRef
+
+_DUPLICATE = 11000
+_MANY_COLLECTIONS = 25
+"""The wire version of MongoDB 8.0, whose bulkWrite reaches several collections."""
 
 
 class ItemWrites:
@@ -84,6 +94,16 @@ class ItemWrites:
     def _write_crops(
         self, ref: MediaRef, plan: FacePlan, crops: Mapping[int, bytes], session: Session
     ) -> None:
+        if writes := self._crop_writes(ref, plan, crops):
+            self._db[CROPS].bulk_write(writes, ordered=False, session=session)
+
+    def _crop_writes(
+        self,
+        ref: MediaRef,
+        plan: FacePlan,
+        crops: Mapping[int, bytes],
+        namespace: str | None = None,
+    ) -> list[Any]:
         writes: list[Any] = [
             UpdateOne(
                 {"_id": plan.order[index]},
@@ -95,6 +115,7 @@ class ItemWrites:
                     }
                 },
                 upsert=True,
+                namespace=namespace,
             )
             for index, position in enumerate(plan.positions)
             if (jpeg := crops.get(position)) is not None
@@ -102,21 +123,24 @@ class ItemWrites:
         kept = {plan.order[i] for i, place in enumerate(plan.positions) if place in crops}
         # A crop of the picture that was there before shows other pixels.
         writes += [
-            DeleteOne({"_id": face})
+            DeleteOne({"_id": face}, namespace=namespace)
             for face, changed, _ in plan.updates
             if "image_id" in changed and face not in kept
         ]
-        if writes:
-            self._db[CROPS].bulk_write(writes, ordered=False, session=session)
+        return writes
 
-    def _write_faces(self, plan: FacePlan, session: Session) -> bool:
-        writes: list[Any] = [InsertOne(document) for document in plan.inserts]
+    def _face_writes(self, plan: FacePlan, namespace: str | None = None) -> list[Any]:
+        writes: list[Any] = [InsertOne(document, namespace) for document in plan.inserts]
         for face, changed, unset in plan.updates:
             update = {"$set": changed} if changed else {}
             if unset:
                 update["$unset"] = unset
-            writes.append(UpdateOne({"_id": face}, update))
-        writes += [DeleteOne({"_id": face}) for face in plan.deletes]
+            writes.append(UpdateOne({"_id": face}, update, namespace=namespace))
+        writes += [DeleteOne({"_id": face}, namespace=namespace) for face in plan.deletes]
+        return writes
+
+    def _write_faces(self, plan: FacePlan, session: Session) -> bool:
+        writes = self._face_writes(plan)
         if writes:
             try:
                 self._db[FACES].bulk_write(writes, ordered=False, session=session)
@@ -142,44 +166,13 @@ class ItemWrites:
         now: dt.datetime,
     ) -> Document:
         """The item's document after the write; no write at all when nothing differs."""
-        fields = {**fields, **item_rules.fence_fields(fence)}
-        if old is not None and not changed and old["state"] == fields.get("state", old["state"]):
-            differs = any(old.get(name) != value for name, value in fields.items())
-            if not differs:
-                return old
-        stamp = documents.millis(now)
-        new: Document = {**(old or {}), **fields, "updated_at": stamp}
-        if old is None:
-            new |= {
-                "_id": identity.media_key(ref.collection, ref.media_id),
-                "collection": ref.collection,
-                "media_id": ref.media_id,
-                "rev": 1,
-                "created_at": stamp,
-            }
-        else:
-            new["rev"] = old["rev"] + 1
-            if old["state"] == "gone":
-                new["created_at"] = stamp
-        failed = new["state"] == "failed"
-        dropped = ["gone_at"] + ([] if failed else ["error", "next_at"])
-        for name in dropped:
-            new.pop(name, None)
+        new, write = media_write(ref, old, fields, fence, changed=changed, now=now)
         try:
-            if old is None:
+            if isinstance(write, InsertOne):
                 self._db[MEDIA].insert_one(new, session=session)
-            else:
-                changes = {k: v for k, v in new.items() if k != "_id" and old.get(k) != v}
-                matched = (
-                    self._db[MEDIA]
-                    .update_one(
-                        {"_id": old["_id"], "rev": old["rev"]},
-                        {"$set": changes, "$unset": dict.fromkeys(dropped, "")},
-                        session=session,
-                    )
-                    .matched_count
-                )
-                if not matched:
+            elif write is not None:
+                done = self._db[MEDIA].bulk_write([write], session=session)
+                if not done.matched_count:
                     raise Raced
         except DuplicateKeyError as error:
             if "source_key" in duplicate_of(error):
@@ -188,3 +181,87 @@ class ItemWrites:
                 ) from error
             raise Raced from error
         return new
+
+    def _one_command(self) -> bool:
+        """Whether the server takes writes to several collections in one command (8.0 or later)."""
+        servers = self._db.client.topology_description.server_descriptions().values()
+        versions = [server.max_wire_version for server in servers if server.is_writable]
+        return bool(versions) and min(versions) >= _MANY_COLLECTIONS
+
+    def _write_all(
+        self,
+        ref: MediaRef,
+        plan: FacePlan,
+        crops: Mapping[int, bytes],
+        media: UpdateOne | InsertOne[Document] | None,
+        session: Session,
+    ) -> None:
+        """All writes of one item in one command. Raises Raced unless each did what it had to."""
+        faces, kept = f"{self._db.name}.{FACES}", f"{self._db.name}.{CROPS}"
+        writes = self._face_writes(plan, faces) + self._crop_writes(ref, plan, crops, kept)
+        writes += [DeleteOne({"_id": face}, namespace=kept) for face in plan.deletes]
+        writes += [] if media is None else [media]
+        inserts = sum(isinstance(write, InsertOne) for write in writes)
+        updates = sum(isinstance(write, UpdateOne) for write in writes)
+        if not writes:
+            return
+        try:
+            done = self._db.client.bulk_write(writes, session=session, ordered=True)
+        except ClientBulkWriteException as error:
+            raise _cause(error) from error
+        if (done.inserted_count, done.matched_count + done.upserted_count) != (inserts, updates):
+            raise Raced
+
+
+def _cause(error: ClientBulkWriteException) -> PyMongoError:
+    """What went wrong, with the labels and codes that the transaction loop looks at."""
+    if isinstance(error.error, PyMongoError):
+        return error.error
+    entries: Any = error.write_errors or ()
+    codes = [entry["code"] for entry in entries]
+    if _DUPLICATE in codes:
+        return Raced()
+    return OperationFailure("a write was refused", codes[0]) if codes else error
+
+
+def media_write(
+    ref: MediaRef,
+    old: Document | None,
+    fields: Document,
+    fence: Fence | None,
+    *,
+    changed: bool,
+    now: dt.datetime,
+    namespace: str | None = None,
+) -> tuple[Document, UpdateOne | InsertOne[Document] | None]:
+    """The item's document after the write that comes with it; None when nothing differs."""
+    fields = {**fields, **item_rules.fence_fields(fence)}
+    if old is not None and not changed and old["state"] == fields.get("state", old["state"]):
+        differs = any(old.get(name) != value for name, value in fields.items())
+        if not differs:
+            return old, None
+    stamp = documents.millis(now)
+    new: Document = {**(old or {}), **fields, "updated_at": stamp}
+    if old is None:
+        new |= {
+            "_id": identity.media_key(ref.collection, ref.media_id),
+            "collection": ref.collection,
+            "media_id": ref.media_id,
+            "rev": 1,
+            "created_at": stamp,
+        }
+    else:
+        new["rev"] = old["rev"] + 1
+        if old["state"] == "gone":
+            new["created_at"] = stamp
+    dropped = ["gone_at"] + ([] if new["state"] == "failed" else ["error", "next_at"])
+    for name in dropped:
+        new.pop(name, None)
+    if old is None:
+        return new, InsertOne(new, namespace)
+    changes = {k: v for k, v in new.items() if k != "_id" and old.get(k) != v}
+    return new, UpdateOne(
+        {"_id": old["_id"], "rev": old["rev"]},
+        {"$set": changes, "$unset": dict.fromkeys(dropped, "")},
+        namespace=namespace,
+    )

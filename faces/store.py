@@ -9,6 +9,7 @@ import datetime as dt
 from collections.abc import Iterator, Mapping, Sequence
 
 from faces.database import Db
+from faces.item_before import Before
 from faces.jobs import Jobs
 from faces.leases import Fence, Leases
 from faces.presence import Presence
@@ -96,6 +97,7 @@ class Store:
         began_rev: int | None = None,
         also: Sequence[Analysis] = (),
         crops: Mapping[int, bytes] | None = None,
+        before: Before | None = None,
     ) -> PutResult:
         """Indexes one picture in one transaction, safe to repeat.
 
@@ -117,7 +119,15 @@ class Store:
             fence=fence,
             began_rev=began_rev,
             crops=crops or {},
+            before=before,
         )
+
+    def before(self, collection: str, media_ids: Sequence[str]) -> Before:
+        """What is stored of a page's items: given to `put_item`, it need not read each by itself.
+
+        It may be stale; `put_item` notices and reads again.
+        """
+        return self._media.before(collection, media_ids)
 
     def unchanged(
         self, ref: MediaRef, sha256: str, pipeline_version: str, model: str

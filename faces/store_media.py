@@ -7,18 +7,23 @@ delete is told so and writes nothing.
 from __future__ import annotations
 
 import datetime as dt
+import itertools
 from collections.abc import Mapping, Sequence
 
 from faces import documents, identity, item_rules
 from faces.database import (
+    FACES,
     MEDIA,
+    TOMBSTONES,
     Document,
     Session,
     in_transaction,
     translate,
 )
-from faces.item_plan import plan_faces, plan_info
-from faces.item_writes import ItemWrites
+from faces.errors import Tombstoned
+from faces.item_before import Before
+from faces.item_plan import FacePlan, after, plan_faces, plan_info
+from faces.item_writes import ItemWrites, media_write
 from faces.leases import Fence, check_fence
 from faces.records import API_SOURCE, Item, KnownItem, PutResult
 from faces.store_models import check_covered
@@ -42,20 +47,30 @@ class MediaStore(ItemWrites):
         fence: Fence | None,
         began_rev: int | None,
         crops: Mapping[int, bytes],
+        before: Before | None,
     ) -> PutResult:
         """Makes the stored item what the analyses say; see `Store.put_item`."""
+        attempts = itertools.count()
 
         def work(session: Session) -> PutResult:
+            # What a page's reads said may be stale: then `rev` differs, and the next attempt reads.
+            first = next(attempts) == 0
+            known = before.of(ref) if first and before is not None else None
             check_fence(self._db, fence, session)
             declared = self._declared(ref.collection, session)
             documents.check_metadata(info.metadata, declared if ref.source == API_SOURCE else None)
-            old = self._find(ref.collection, ref.media_id, session)
+            old = known.media if known else self._find(ref.collection, ref.media_id, session)
             item_rules.check_began(old, began_rev)
             item_rules.check_owner(old, ref)
             item_rules.check_epoch(old, fence)
             live = old is not None and old["state"] != "gone"
-            stones = self._stones(ref, session, lift=not live)
-            stored = self._faces(ref, session) if live else []
+            if known:
+                stones, stored = known.stones, known.faces if live else ()
+                if not live and any(stone["kind"] == "item" for stone in stones):
+                    raise Tombstoned
+            else:
+                stones = self._stones(ref, session, lift=not live)
+                stored = self._faces(ref, session) if live else ()
             same = (
                 live
                 and item_rules.same_picture(old, content, pipeline_version)
@@ -82,8 +97,6 @@ class MediaStore(ItemWrites):
                 ]
             if plan.order:
                 check_covered(self._db, [analysis.model for analysis in analyses], session)
-            changed = self._write_faces(plan, session)
-            self._write_crops(ref, plan, crops, session)
             picture = analyses[0].picture
             fields: Document = {
                 **item_rules.info_fields(info),
@@ -99,9 +112,8 @@ class MediaStore(ItemWrites):
                 "face_count": len(plan.order),
                 "attempts": 0,
             }
-            media = self._write_media(ref, old, fields, fence, session, changed=changed, now=now)
-            faces = self._in_order(ref, plan.order, session)
-            item = documents.item_record(media, faces)
+            media = self._write(ref, plan, crops, old, fields, fence, session, first=first, now=now)
+            item = documents.item_record(media, [*map(documents.face_record, after(plan, stored))])
             return PutResult(
                 item=item,
                 faces=item.faces,
@@ -112,6 +124,44 @@ class MediaStore(ItemWrites):
 
         now = dt.datetime.now(dt.UTC)
         return in_transaction(self._db, work)
+
+    def _write(
+        self,
+        ref: MediaRef,
+        plan: FacePlan,
+        crops: Mapping[int, bytes],
+        old: Document | None,
+        fields: Document,
+        fence: Fence | None,
+        session: Session,
+        *,
+        first: bool,
+        now: dt.datetime,
+    ) -> Document:
+        """The item's document after all writes: in one command where the server can.
+
+        A second attempt writes step by step, which tells one kind of conflict from another.
+        """
+        changed = bool(plan.inserts or plan.updates or plan.deletes)
+        if first and self._one_command():
+            namespace = f"{self._db.name}.{MEDIA}"
+            media, write = media_write(
+                ref, old, fields, fence, changed=changed, now=now, namespace=namespace
+            )
+            self._write_all(ref, plan, crops, write, session)
+            return media
+        self._write_faces(plan, session)
+        self._write_crops(ref, plan, crops, session)
+        return self._write_media(ref, old, fields, fence, session, changed=changed, now=now)
+
+    def before(self, collection: str, media_ids: Sequence[str]) -> Before:
+        """What is stored of a page's items, read at once; see `Store.before`."""
+        keys = [identity.media_key(collection, media_id) for media_id in media_ids]
+        items = {"collection": collection, "media_id": {"$in": list(media_ids)}}
+        with translate():
+            media = {row["_id"]: row for row in self._db[MEDIA].find({"_id": {"$in": keys}})}
+            faces = self._db[FACES].find(items, documents.FACE_FIELDS).sort([("_id", 1)])
+            return Before.of_rows(keys, media, faces, self._db[TOMBSTONES].find(items))
 
     def unchanged(
         self, ref: MediaRef, sha256: str, pipeline_version: str, model: str

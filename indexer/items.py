@@ -19,6 +19,7 @@ from faces.errors import (
     StorageFull,
     Tombstoned,
 )
+from faces.item_before import Before
 from faces.leases import Fence
 from faces.records import KnownItem, PutResult
 from faces.store import Store
@@ -62,6 +63,7 @@ class Task:
     entry: Entry
     known: KnownItem | None
     step: Step
+    before: Before | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,6 +216,7 @@ class Items:
                     fence=self._fence,
                     began_rev=task.known.rev if task.known is not None else None,
                     also=also,
+                    before=task.before,
                 )
             except Busy as error:
                 tries += 1

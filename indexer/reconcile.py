@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import array
+import dataclasses
 import datetime as dt
 import hashlib
 import threading
@@ -144,6 +145,10 @@ class Reconciler:
                 self._count(Result(entry.key, "tombstoned"))
             else:
                 tasks += self._task(entry, stored, now)
+        fetched = [task.entry.media_id for task in tasks if task.step.verb == "fetch"]
+        if fetched:
+            before = self._store.before(self._collection, fetched)
+            tasks = [dataclasses.replace(task, before=before) for task in tasks]
         for result in self._crew.run(tasks):
             self._count(result)
             self._watch_refusals(result)

@@ -9,9 +9,8 @@ from dataclasses import dataclass
 from faces.errors import (
     FetchFailed,
     ImageError,
-    ImageTooLarge,
     InvalidImage,
-    UnsupportedImage,
+    InvalidRequest,
     UrlNotAllowed,
 )
 from indexer.sources.base import Gone, Unreadable
@@ -71,8 +70,10 @@ def _class_of(error: Exception) -> tuple[str | None, str, bool, float]:
             return error.reason, error.detail, False, 0.0
         case InvalidImage():
             return error.reason, error.detail, True, 0.0
-        case UnsupportedImage() | ImageTooLarge() | ImageError():
+        case ImageError():
             return error.code, error.detail, True, 0.0
+        case InvalidRequest():
+            return "bad_record", error.detail, True, 0.0
     return None, "", False, 0.0
 
 

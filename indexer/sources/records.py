@@ -16,10 +16,11 @@ from typing import Any
 
 import httpx2
 
+from faces.documents import MAX_METADATA, MAX_STRING, METADATA_NAME
 from faces.settings import Settings
 from indexer.sources.base import Entry, Listed, Unusable, media_id_of
 
-_MAX_URL, _MAX_TITLE, _MAX_METADATA = 8192, 1000, 64
+_MAX_URL, _MAX_TITLE = 8192, 1000
 _FALSE = (None, False, 0, "", "0", "false", "False", "no")
 
 
@@ -140,18 +141,15 @@ class Reader:
             raise BadRecord(f"Field {self.fields.metadata} is not an object.")
         kept: dict[str, str | float | bool] = {}
         for name, one in value.items():
-            plain = isinstance(one, str | bool | int | float)
-            if not plain or not isinstance(name, str) or not name or len(name) > 100:
-                continue
-            if "$" in name or "." in name or not name.isprintable():
+            if not isinstance(name, str) or not METADATA_NAME.fullmatch(name):
                 continue
             if isinstance(one, str):
-                kept[name] = _storable(one)[:1000]
+                kept[name] = _storable(one)[:MAX_STRING]
             elif isinstance(one, bool):
                 kept[name] = one
-            elif math.isfinite(number := _number(one)):
+            elif isinstance(one, int | float) and math.isfinite(number := _number(one)):
                 kept[name] = number
-            if len(kept) == _MAX_METADATA:
+            if len(kept) == MAX_METADATA:
                 break
         return kept
 

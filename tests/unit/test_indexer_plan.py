@@ -9,7 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from faces.errors import FetchFailed, ImageTooLarge, InvalidImage, UnsupportedImage, UrlNotAllowed
+from faces.errors import (
+    FetchFailed,
+    ImageTooLarge,
+    InvalidImage,
+    InvalidRequest,
+    UnsupportedImage,
+    UrlNotAllowed,
+)
 from faces.records import KnownItem
 from indexer.plan import Brake, decide
 from indexer.reconcile import Seen
@@ -152,6 +159,7 @@ def test_the_brake_needs_both_a_share_and_a_number(going: int, known: int, held:
         (UnsupportedImage(), "unsupported_image", 1),
         (ImageTooLarge(), "image_too_large", 1),
         (Unreadable("not_a_file", "", permanent=True), "not_a_file", 1),
+        (InvalidRequest("metadata"), "bad_record", 1),
     ],
 )
 def test_each_failure_has_a_class_and_an_end(

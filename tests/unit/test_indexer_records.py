@@ -104,7 +104,8 @@ def test_a_record_without_a_usable_id_is_still_counted(record: Any) -> None:
 
 def test_only_plain_and_harmless_metadata_is_kept() -> None:
     metadata = {"a": 1, "b": True, "c": "x\0y", "$where": "z", "d.e": 1, "f": [1], "g": {},
-                "h": float("nan"), "i": float("inf"), "j": 10**400, "k": None, 5: "n"}  # fmt: skip
+                "h": float("nan"), "i": float("inf"), "j": 10**400, "k": None, 5: "n",
+                "a name": 1, "x" * 65: 1}  # fmt: skip
     assert entry(metadata=metadata).metadata == {"a": 1.0, "b": True, "c": "xy"}
     assert len(entry(metadata={f"m{n}": n for n in range(500)}).metadata) <= 64
 
