@@ -124,6 +124,8 @@ def _verify(settings: Settings, keys: Sequence[str], *, with_parity: bool) -> in
     if (settings.var_dir / "samples").exists():
         problem = samples.problem(settings.var_dir / "samples")
         print(f"samples: {'wrong: ' + problem if problem else 'right'}")
+        if problem:
+            print("  run `python -m faces.models fetch --samples` to put it right")
         wrong += problem is not None
     return 1 if wrong else 0
 

@@ -52,9 +52,12 @@ def ask_pip(arguments: Sequence[str]) -> str:
     """What this interpreter's pip prints for these arguments; empty when it has no pip."""
     command = [sys.executable, "-m", "pip", *arguments]
     environment = {**os.environ, "COLUMNS": "500", "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
-    done = subprocess.run(
-        command, capture_output=True, text=True, timeout=PIP_TIMEOUT_S, env=environment, check=False
-    )
+    try:
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=PIP_TIMEOUT_S, env=environment
+        )
+    except subprocess.TimeoutExpired:
+        return ""
     return done.stdout if done.returncode == 0 else ""
 
 
@@ -101,8 +104,12 @@ def _pip_settings(listing: str) -> dict[str, str]:
         key, separator, value = line.partition("=")
         section, _, name = key.rpartition(".")
         rank = {"global": 0, "install": 1, "download": 1, ":env:": 2}.get(section, -1)
-        if separator and rank >= ranks.get(name, 0):
+        if not separator or rank < ranks.get(name, 0):
+            continue
+        try:
             found[name], ranks[name] = str(ast.literal_eval(value)), rank
+        except (ValueError, SyntaxError):
+            continue  # not a setting but something that pip says besides
     return found
 
 
