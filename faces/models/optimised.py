@@ -7,6 +7,7 @@ graph suits these only.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -75,11 +76,15 @@ def keep(path: Path, runtime: str, make: Make) -> Path:
         make(path, fresh)
         record = {name: _state(fresh / name) for name in (GRAPH, WEIGHTS)}
         (fresh / RECORD).write_text(json.dumps(record | {"made_from": _build(path)}), "utf-8")
-        if target.exists():
-            if (kept := find(path, runtime)) is not None:
-                return kept  # Another process was faster.
+        if (kept := find(path, runtime)) is not None:
+            return kept  # Another process was faster.
+        with contextlib.suppress(FileNotFoundError):
             os.replace(target, Path(work) / "damaged")
-        os.replace(fresh, target)
+        try:
+            os.replace(fresh, target)
+        except OSError:
+            if find(path, runtime) is None:  # else another process was faster after all
+                raise
     _drop_others(path, target)
     kept = find(path, runtime)
     if kept is None:

@@ -114,3 +114,15 @@ def test_the_runtime_reports_nothing_and_keeps_no_device_id(
     environ = {"HOME": str(tmp_path), "PATH": os.environ["PATH"], "PYTHONDONTWRITEBYTECODE": "1"}
     subprocess.run(command, cwd=root, env=environ, check=True, timeout=60)
     assert list(tmp_path.rglob("*")) == []
+
+
+def test_processes_that_load_at_the_same_time_all_succeed(model: Path, root: Path) -> None:
+    code = "import sys; from pathlib import Path; from faces.sessions import prepare;"
+    code += " print(prepare(Path(sys.argv[1])))"
+    command = [sys.executable, "-c", code, str(model)]
+    running = [
+        subprocess.Popen(command, cwd=root, stdout=subprocess.PIPE, text=True) for _ in range(3)
+    ]
+    answers = {child.communicate(timeout=120)[0].strip() for child in running}
+    assert [child.returncode for child in running] == [0, 0, 0]
+    assert answers == {str(kept(model)[0] / optimised.GRAPH)}
