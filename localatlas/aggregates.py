@@ -26,6 +26,7 @@ class Call:
     body: Body
     main: Namespace
     exchange: Exchange
+    explained: bool
 
 
 class Aggregates:
@@ -49,11 +50,12 @@ class Aggregates:
             return None
         if not rewrite.mentions(inner.get("pipeline")):
             return None
-        prepared = await self._prepare({"$db": body.get("$db", ""), **inner}, exchange)
+        whole = {**inner, "$db": body.get("$db", "")}
+        prepared = await self._prepare(whole, exchange, explained=True)
         prepared.pop("$db", None)
         return await exchange.run({**body, "explain": prepared})
 
-    async def _prepare(self, body: Body, exchange: Exchange) -> Body:
+    async def _prepare(self, body: Body, exchange: Exchange, *, explained: bool = False) -> Body:
         """The aggregate for the backend; raises what the client is to be told instead."""
         pipeline = body["pipeline"]
         database = str(body.get("$db", ""))
@@ -76,7 +78,8 @@ class Aggregates:
             if isinstance(collection, str):
                 await self._backend.may_read(database, collection, exchange)
             raise
-        call = Call(body, (database, collection), exchange)
+        explained = explained or body.get("explain") is True
+        call = Call(body, (database, collection), exchange, explained)
         return {**body, "pipeline": await self._replaced(call.main, pipeline, call)}
 
     async def _replaced(
@@ -120,7 +123,7 @@ class Aggregates:
     ) -> list[rewrite.Hit]:
         """The best ids with their scores, best first."""
         try:
-            query: VectorQuery | QueryError = parse_stage(spec)
+            query: VectorQuery | QueryError = parse_stage(spec, explained=call.explained)
         except QueryError as error:
             query = error
         try:

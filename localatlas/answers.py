@@ -16,7 +16,7 @@ from localatlas import wire
 from localatlas.aggregates import Aggregates
 from localatlas.asking import Asking, Body, Denied, Namespace
 from localatlas.catalog import entry, new_id
-from localatlas.connection import Exchange
+from localatlas.connection import WATCHED, Exchange
 from localatlas.definition import parse_definition
 from localatlas.disk import WRITES
 from localatlas.errors import (
@@ -27,6 +27,7 @@ from localatlas.errors import (
     failure,
 )
 from localatlas.indexes import Indexes, Live
+from localatlas.pipeline import check_pipelines_within
 from localatlas.requests import (
     Target,
     check_fields,
@@ -72,6 +73,8 @@ class Answers:
                     return await self._aggregates.aggregate(body, exchange)
                 case "explain":
                     return await self._aggregates.explain(body, exchange)
+                case _ if name in WATCHED:
+                    check_pipelines_within(body)
                 case "createSearchIndexes":
                     return await self._create(body, exchange)
                 case "updateSearchIndex":

@@ -108,7 +108,7 @@ def _parser() -> argparse.ArgumentParser:
         )
     for sub in (serve, run):
         sub.add_argument("--host", default="127.0.0.1", help="address to bind (%(default)s)")
-        sub.add_argument("--port", type=int, default=0, help="port to bind; 0, the default: any")
+        sub.add_argument("--port", type=_port, default=0, help="port to bind; 0, the default: any")
         sub.add_argument(
             "--backend",
             metavar="URI",
@@ -137,6 +137,13 @@ def _parser() -> argparse.ArgumentParser:
             help="let clients set fail points in the embedded engine",
         )
     return parser
+
+
+def _port(text: str) -> int:
+    value = int(text)
+    if not 0 <= value <= 65535:
+        raise argparse.ArgumentTypeError("must be between 0 and 65535")
+    return value
 
 
 def _milliseconds(text: str) -> int:

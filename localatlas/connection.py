@@ -28,6 +28,9 @@ ANSWERED = frozenset(
         "listSearchIndexes",
     }
 )
+# What may define a view or update by a pipeline; ours have no place there.
+WATCHED = frozenset({"create", "collMod", "update", "findAndModify", "findandmodify", "bulkWrite"})
+LONGEST_WATCHED = 256 * 1024
 # An aggregate that mentions none of these is the backend's business.
 STAGES = (b"$vectorSearch", b"$listSearchIndexes")
 _READ_AHEAD = 256 * 1024
@@ -67,6 +70,7 @@ class Connection(asyncio.Protocol):
         self._closed = closed
         self._buffer = bytearray()
         self._streaming = 0  # bytes of the current message still to be passed on
+        self._watched = False  # the current request is read whole to see whether it is ours
         self._refused = False  # the current request, though it is not one of ours
         self._busy = True  # until the backend's half is connected
         self._task: asyncio.Task[None] | None = None
@@ -168,6 +172,7 @@ class Connection(asyncio.Protocol):
             if len(buffer) < head.length:
                 return False
             whole = bytes(buffer[: head.length])
+            self._watched = False
             if self._refused or self._concerns_us(name, whole):
                 del buffer[: head.length]
                 self._busy, self._refused = True, False
@@ -178,14 +183,15 @@ class Connection(asyncio.Protocol):
         return True
 
     def _may_concern_us(self, name: str, length: int) -> bool:
-        if name in ANSWERED or not name or self._refused:
+        if name in ANSWERED or not name or self._refused or self._watched:
             return True
         self._refused = self._held(name, length)
-        return self._refused
+        self._watched = name in WATCHED and length <= LONGEST_WATCHED
+        return self._refused or self._watched
 
     @staticmethod
     def _concerns_us(name: str, whole: bytes) -> bool:
-        if name in ("aggregate", "explain"):
+        if name in ("aggregate", "explain") or name in WATCHED:
             return any(stage in whole for stage in STAGES)
         # Without a name at the front, the name may be any of ours.
         return bool(name) or any(stage in whole for stage in STAGES) or b"SearchIndex" in whole

@@ -80,6 +80,19 @@ def check_pipeline(
     _check_places(pipeline, lookup=False, facet=False)
 
 
+def check_pipelines_within(command: Mapping[str, Any]) -> None:
+    """Raise CommandError when a command that defines a view or updates has a stage of ours."""
+    check_pipeline(command.get("pipeline"), view=True)
+    updates = [command.get("update")]
+    for key, inner in (("updates", "u"), ("ops", "updateMods")):
+        each = command.get(key)
+        if isinstance(each, list):
+            updates += [one.get(inner) for one in each if isinstance(one, Mapping)]
+    for update in updates:
+        if isinstance(update, list):
+            check_pipeline(update, update=True)
+
+
 def check_list_stage(spec: object) -> None:
     """Raise CommandError for what mongod refuses in the value of a $listSearchIndexes stage."""
     if not isinstance(spec, Mapping):
