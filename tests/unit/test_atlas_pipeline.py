@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from localatlas.errors import CommandError
-from localatlas.pipeline import check_pipeline
+from localatlas.pipeline import check_pipeline, check_pipelines_within
 
 SEARCH = {"$vectorSearch": {"index": "i"}}
 LIST: dict[str, Any] = {"$listSearchIndexes": {}}
@@ -81,6 +81,36 @@ def test_forbidden_places(pipeline: Any, code: int, text: str) -> None:
 
     assert caught.value.code == code
     assert text in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("command", "code"),
+    [
+        ({"create": "v", "viewOn": "c", "pipeline": [SEARCH]}, 167),
+        ({"collMod": "v", "viewOn": "c", "pipeline": [union(SEARCH)]}, 167),
+        ({"update": "c", "updates": [{"q": {}, "u": {"$set": {}}}, {"q": {}, "u": [SEARCH]}]}, 72),
+        ({"findAndModify": "c", "query": {}, "update": [SEARCH]}, 72),
+        ({"bulkWrite": 1, "ops": [{"update": 0, "filter": {}, "updateMods": [LIST]}]}, 72),
+    ],
+)
+def test_views_and_updates_have_none_of_these_stages(command: Any, code: int) -> None:
+    with pytest.raises(CommandError) as caught:
+        check_pipelines_within(command)
+
+    assert caught.value.code == code
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        {"create": "c"},
+        {"update": "c", "updates": [{"q": {}, "u": {"text": "$vectorSearch"}}]},
+        {"findAndModify": "c", "remove": True, "query": {"a": "$vectorSearch"}},
+        {"bulkWrite": 1, "ops": [{"insert": 0, "document": {"a": "$listSearchIndexes"}}]},
+    ],
+)
+def test_commands_that_only_mention_them_go_on(command: Any) -> None:
+    check_pipelines_within(command)
 
 
 def test_a_pipeline_nested_too_deep_is_refused_and_not_followed() -> None:
