@@ -225,9 +225,14 @@ def locked(folder: Path) -> Iterator[None]:
 
 def clear_partial(places: Places) -> None:
     """Removes what a fetch that was killed left behind. Only while holding the lock."""
-    for folder in (places.models, places.samples):
-        for path in folder.rglob(f"{download.PARTIAL}*"):
-            path.unlink(missing_ok=True)
+    pattern = f"{download.PARTIAL}*"
+    sources = files.source_path(places.models, "")
+    for path in (
+        *places.models.glob(pattern),
+        *sources.glob(pattern),
+        *places.samples.rglob(pattern),
+    ):
+        path.unlink(missing_ok=True)
 
 
 def answers(url: str, timeout_s: float = ANSWER_S) -> bool:

@@ -14,6 +14,7 @@ import os
 import platform
 import shutil
 import tempfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -23,6 +24,8 @@ from faces.models.files import read_record
 GRAPH, WEIGHTS, RECORD = "graph.onnx", "weights.bin", "record.json"
 FOLDER = "optimised"
 FORMAT = 1
+WORK = ".partial-"
+ABANDONED_AFTER_S = 3600.0
 Make = Callable[[Path, Path], None]
 """(graph, empty folder): writes GRAPH and WEIGHTS into the folder."""
 
@@ -70,7 +73,8 @@ def keep(path: Path, runtime: str, make: Make) -> Path:
     """
     target = _folder(path, runtime)
     target.parent.mkdir(exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".partial-", dir=target.parent) as work:
+    _drop_abandoned(target.parent)
+    with tempfile.TemporaryDirectory(prefix=WORK, dir=target.parent) as work:
         fresh = Path(work) / "new"
         fresh.mkdir()
         make(path, fresh)
@@ -90,6 +94,14 @@ def keep(path: Path, runtime: str, make: Make) -> Path:
     if kept is None:
         raise ModelFileError(f"The optimised form of {path.name} does not stay as it was written.")
     return kept
+
+
+def _drop_abandoned(folder: Path) -> None:
+    """Removes work folders of processes that were killed while they made a form."""
+    for work in folder.glob(f"{WORK}*"):
+        with contextlib.suppress(FileNotFoundError):
+            if time.time() - work.stat().st_mtime > ABANDONED_AFTER_S:
+                shutil.rmtree(work, ignore_errors=True)
 
 
 def drop(path: Path) -> None:

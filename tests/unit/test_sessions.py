@@ -66,6 +66,16 @@ def test_another_build_of_the_model_replaces_the_kept_form(model: Path) -> None:
     assert after != before
 
 
+def test_work_of_a_killed_process_is_cleared_away_after_a_while(model: Path) -> None:
+    old, young = (model.parent / "optimised" / f".partial-{name}" for name in ("old", "young"))
+    for folder in (old, young):
+        (folder / "new").mkdir(parents=True)
+    os.utime(old, (0, 0))
+    vectors(model)
+    assert not old.exists()
+    assert young.exists()
+
+
 def test_where_nothing_can_be_kept_it_still_works_and_says_so(model: Path) -> None:
     (model.parent / "optimised").write_text("in the way")
     with capture_logs() as logs:
