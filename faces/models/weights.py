@@ -5,6 +5,7 @@ h5py is needed here only, when a model is made, never when one is served.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -52,17 +53,30 @@ def order_by_names(path: Path) -> list[str] | None:
     with h5py.File(path, "r") as file:
         if "model_config" in file.attrs:
             return None
-        names = [_text(name) for name in file.attrs["layer_names"]]
-        return [name for name in names if len(file[name].attrs["weight_names"])]
+        return [
+            n for n in _names(file.attrs, "layer_names") if _names(file[n].attrs, "weight_names")
+        ]
 
 
 def _text(value: Any) -> str:
     return value.decode() if isinstance(value, bytes) else str(value)
 
 
+def _names(attributes: Mapping[str, Any], key: str) -> list[str]:
+    """A list of names; a long one is stored in parts, `key0`, `key1` and so on."""
+    if key in attributes:
+        return [_text(name) for name in attributes[key]]
+    parts = (f"{key}{number}" for number in itertools.count())
+    return [
+        _text(n)
+        for part in itertools.takewhile(attributes.__contains__, parts)
+        for n in attributes[part]
+    ]
+
+
 def _arrays(group: h5py.Group) -> list[tuple[str, Array]]:
     """The arrays of one layer's group as (short name, values), in the file's order."""
-    names = [_text(name) for name in group.attrs["weight_names"]]
+    names = _names(group.attrs, "weight_names")
     short = [name.rsplit("/", 1)[-1].split(":", 1)[0] for name in names]
     return [(s, np.asarray(group[n], np.float32)) for s, n in zip(short, names, strict=True)]
 
@@ -80,7 +94,7 @@ def _by_name(group: h5py.Group, network: Network) -> Weights:
 
 
 def _by_order(file: h5py.File) -> tuple[Network, Weights]:
-    names = [_text(name) for name in file.attrs["layer_names"]]
+    names = _names(file.attrs, "layer_names")
     stored = [arrays for name in names if (arrays := _arrays(file[name]))]
     dense = [a[0][1].shape for a in stored if a[0][0] == "kernel" and a[0][1].ndim == 2]
     if len(dense) != 1:

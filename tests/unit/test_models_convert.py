@@ -249,6 +249,18 @@ def test_a_weights_only_file_converts_to_what_keras_computes_from_it(
     assert np.abs(found - expected).max() < 1e-5
 
 
+def test_a_list_of_names_that_is_stored_in_parts_is_read_whole(
+    facenet512_file: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "parts.h5"
+    path.write_bytes(facenet512_file.read_bytes())
+    with h5py.File(path, "r+") as file:
+        names = file.attrs["layer_names"]
+        del file.attrs["layer_names"]
+        file.attrs["layer_names0"], file.attrs["layer_names1"] = names[:200], names[200:]
+    assert len(weights.order_by_names(path) or []) == 245
+
+
 def test_weights_are_taken_by_keras_order_not_by_name() -> None:
     stored = [name for name, arrays in layout() if arrays]
     ours = [layer.name for layer in keras_order(inception_resnet_v1(512)) if layer.weights]
