@@ -92,6 +92,8 @@ class Answers:
             return error_reply(
                 CommandError(HOST_UNREACHABLE, "HostUnreachable", "The backend did not answer.")
             )
+        except ConnectionError:
+            raise  # to or from this client: there is nobody to answer
         except OSError as error:
             return error_reply(
                 CommandError(

@@ -201,19 +201,22 @@ class Connection(asyncio.Protocol):
             self.backend.expect(head.request_id, hello=hello)
 
     async def _handle(self, whole: bytes) -> None:
+        request, reply = None, None
         try:
             request = wire.parse_request(whole)
             await self.backend.idle()
             reply = await self._answered(request)
-        except (wire.WireError, ConnectionError) as error:
+        except (wire.ChecksumError, ConnectionError) as error:
             log.info("a connection was closed: %s", error)
             self._task = None
             self.close()
             return
+        except wire.WireError:
+            pass  # the backend has its own words for what cannot be read
         self._task = None
-        if reply is None:
-            flags = request.flags
-            name = next(iter(request.body), "")
+        if request is None or reply is None:
+            flags = int.from_bytes(whole[16:20], "little")
+            name = next(iter(request.body), "") if request else ""
             self._expect(wire.header(whole), flags, hello=name in HELLO)
             self.backend.send(whole)
         elif request.wants_reply and self.transport is not None:

@@ -13,6 +13,7 @@ from typing import Any
 
 import bson
 from bson.codec_options import CodecOptions, DatetimeConversion
+from bson.errors import BSONError
 from bson.raw_bson import RawBSONDocument
 
 OP_REPLY = 1
@@ -40,6 +41,10 @@ EXACT: CodecOptions[dict[str, Any]] = CodecOptions(
 
 class WireError(ValueError):
     """These bytes are not a message of the MongoDB wire protocol."""
+
+
+class ChecksumError(WireError):
+    """The bytes changed on their way."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +114,7 @@ def parse_request(message: bytes | bytearray) -> Request:
     if flags & CHECKSUM_PRESENT:
         end -= 4
         if _UINT.unpack_from(message, end)[0] != crc32c(bytes(message[:end])):
-            raise WireError("the checksum does not match")
+            raise ChecksumError("the checksum does not match")
     body: dict[str, Any] | None = None
     sequences: dict[str, list[dict[str, Any]]] = {}
     view, at = memoryview(message), 20
@@ -128,7 +133,7 @@ def parse_request(message: bytes | bytearray) -> Request:
             else:
                 raise WireError("a section's kind is unknown or doubled")
             at += size
-    except (bson.InvalidBSON, struct.error, UnicodeDecodeError) as error:
+    except (BSONError, struct.error, UnicodeDecodeError, RecursionError) as error:
         raise WireError("a section is not valid BSON") from error
     if body is None:
         raise WireError("the message has no body")
@@ -166,7 +171,7 @@ def reply_body(data: bytes | bytearray) -> dict[str, Any]:
             return parse_request(data).body
         if head.op_code == OP_REPLY and head.length > HEADER_SIZE + _REPLY.size:
             return bson.decode(bytes(data[HEADER_SIZE + _REPLY.size :]), EXACT)
-    except bson.InvalidBSON as error:
+    except (BSONError, RecursionError) as error:
         raise WireError("a reply is not valid BSON") from error
     raise WireError("a reply is neither OP_MSG nor OP_REPLY")
 

@@ -134,6 +134,19 @@ def test_broken_documents_in_our_commands_do_not_reach_others(address: Address) 
         assert other.ask({"ping": 1})["ok"] == 1
 
 
+def test_a_command_that_cannot_be_read_gets_an_error_and_the_connection_stays(peer: Peer) -> None:
+    whole = bytearray(
+        wire.message(
+            {"aggregate": "c", "pipeline": [{"$vectorSearch": {}}], "cursor": {}, "$db": "d"},
+            request_id=1,
+        )
+    )
+    whole[whole.index(b"cursor") - 1] = 0x7E  # no such type
+    peer.socket.sendall(whole)
+    assert peer.receive()[2]["ok"] == 0
+    assert peer.ask({"ping": 1})["ok"] == 1
+
+
 def test_pipelined_requests_are_answered_in_order(peer: Peer, database: Database[Any]) -> None:
     database.c.insert_many([{"_id": n} for n in range(3)])
     search = {
