@@ -18,18 +18,18 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+from bench import dyno512, dynos
 from bench import slug as slugs
 from bench.dyno_load import Client, large_photo
 from bench.report import say
-from bench.trees import Sampler, limited, rss_mib
+from bench.trees import rss_mib
 from faces import processes
 
-DYNO_MIB = 512
 STOP_SECONDS = 20.0
 
 
@@ -117,7 +117,7 @@ def _build(folder: Path, model: str) -> Iterator[Figure]:
 def _rehearse(folder: Path, model: str, temporary: Path) -> Iterator[Figure]:
     yield from _switched_off(folder)
     key = secrets.token_urlsafe(32)
-    with _atlas(temporary / "atlas") as uri, contextlib.ExitStack() as stack:
+    with dynos.atlas(temporary / "atlas") as uri, contextlib.ExitStack() as stack:
         shared = {
             "MONGODB_URI": uri,
             "API_KEY": key,
@@ -126,21 +126,26 @@ def _rehearse(folder: Path, model: str, temporary: Path) -> Iterator[Figure]:
             "WEB_CONCURRENCY_SET_BY": "heroku/python",
             "FORWARDED_ALLOW_IPS": "*",
         }
-        procfile = _procfile(folder)
-        yield _release(folder, procfile["release"], shared)
-        port = _free_port()
-        gallery = slugs.ROOT / "var/samples/gallery"
-        source = {"CMS_SOURCE": "folder", "CMS_FOLDER": str(gallery)}
+        procfile = dynos.procfile(folder)
+        took = dynos.release(folder, procfile["release"], shared)
+        yield Figure("release phase", took, "s", 60)
+        port = dynos.free_port()
+        # Empty while idle memory is measured: the worker looks through its source when it starts.
+        cms = temporary / "cms"
+        cms.mkdir()
+        source = {"CMS_SOURCE": "folder", "CMS_FOLDER": str(cms)}
         began = time.monotonic()
         web = stack.enter_context(
-            _dyno(folder, "web", procfile["web"], {**shared, "PORT": str(port)})
+            dynos.dyno(folder, "web", procfile["web"], {**shared, "PORT": str(port)})
         )
         client = Client(port, key)
         client.wait_for("/healthz", 60, web.process)
         yield Figure("web: time to bind", time.monotonic() - began, "s", 60, 1.5)
         client.wait_for("/readyz", 60, web.process)
         yield Figure("web: time to ready", time.monotonic() - began, "s", None, 3)
-        worker = stack.enter_context(_dyno(folder, "worker", procfile["worker"], shared | source))
+        worker = stack.enter_context(
+            dynos.dyno(folder, "worker", procfile["worker"], shared | source)
+        )
         time.sleep(3)
         for dyno in (web, worker):
             dyno.sampler.mark()
@@ -149,6 +154,7 @@ def _rehearse(folder: Path, model: str, temporary: Path) -> Iterator[Figure]:
         yield Figure("worker: idle", worker.sampler.level, "MB", 300, 180)
         for dyno in (web, worker):
             dyno.sampler.mark()
+        shutil.copytree(slugs.ROOT / "var/samples/gallery", cms, dirs_exist_ok=True)
         yield from _load(client)
         goal = 256 if model.endswith("int8") else None
         yield Figure("web: peak under load", web.sampler.peak, "MB", 500, goal)
@@ -157,11 +163,13 @@ def _rehearse(folder: Path, model: str, temporary: Path) -> Iterator[Figure]:
             if dyno.sampler.killed or dyno.process.poll() is not None:
                 yield Figure(f"{dyno.name}: ended under load", 1, "", 0)
         yield from _stops(web, worker, port, key)
+        if model != "facenet512":
+            yield from _production_size(folder, shared)
 
 
 def _switched_off(folder: Path) -> Iterator[Figure]:
     """The guide's own command line, with face recognition off and nothing else set."""
-    port = _free_port()
+    port = dynos.free_port()
     env = slugs.environment(folder, {"FACE_RECOGNITION_ENABLED": "false"})
     command = f"exec uvicorn app.main:app --host 0.0.0.0 --port {port}"
     process = processes.start(["/bin/bash", "-c", command], env=env, cwd=folder)
@@ -171,15 +179,6 @@ def _switched_off(folder: Path) -> Iterator[Figure]:
         yield Figure("switched off: resident", rss_mib(process.pid), "MB", 80)
     finally:
         processes.stop([process], grace=10)
-
-
-def _release(folder: Path, command: str, variables: Mapping[str, str]) -> Figure:
-    env = slugs.environment(folder, {**variables, "DYNO": "release.1"})
-    began = time.monotonic()
-    done = subprocess.run(["/bin/bash", "-c", command], env=env, cwd=folder, check=False)
-    if done.returncode:
-        raise slugs.BuildFailed(f"the release phase ended with status {done.returncode}")
-    return Figure("release phase", time.monotonic() - began, "s", 60)
 
 
 def _load(client: Client) -> Iterator[Figure]:
@@ -204,7 +203,17 @@ def _load(client: Client) -> Iterator[Figure]:
     yield Figure("backfill of the samples", time.monotonic() - began, "s", None, None, note)
 
 
-def _stops(web: Dyno, worker: Dyno, port: int, key: str) -> Iterator[Figure]:
+def _production_size(folder: Path, shared: dict[str, str]) -> Iterator[Figure]:
+    """The web dyno with a file of the production model's size where its own is out of reach."""
+    measured = dyno512.measure(folder, shared, slugs.ROOT / "var" / "models")
+    note = "random 512-d head"
+    yield Figure("facenet512: file", measured.file_mib, "MB", None, None, note)
+    yield Figure("facenet512: web, time to ready", measured.ready_s, "s", None, 3, note)
+    yield Figure("facenet512: web, idle", measured.idle_mib, "MB", 300, None, note)
+    yield Figure("facenet512: web, peak in searches", measured.peak_mib, "MB", 500, None, note)
+
+
+def _stops(web: dynos.Dyno, worker: dynos.Dyno, port: int, key: str) -> Iterator[Figure]:
     """SIGTERM with a body that never ends, then again; both dynos end in time and by themselves."""
     with socket.create_connection(("127.0.0.1", port)) as stuck:
         head = (
@@ -217,7 +226,7 @@ def _stops(web: Dyno, worker: Dyno, port: int, key: str) -> Iterator[Figure]:
             yield _stop(dyno)
 
 
-def _stop(dyno: Dyno) -> Figure:
+def _stop(dyno: dynos.Dyno) -> Figure:
     began = time.monotonic()
     # The platform signals every process of the dyno, and so does a second request to stop.
     for _ in range(2):
@@ -232,64 +241,3 @@ def _stop(dyno: Dyno) -> Figure:
     clean = status in (0, 143, -signal.SIGTERM)
     note = f"status {status}"
     return Figure(f"{dyno.name}: end after SIGTERM", took if clean else 99, "s", 20, None, note)
-
-
-@dataclass(frozen=True, slots=True)
-class Dyno:
-    """A running process of the Procfile and its memory."""
-
-    name: str
-    process: subprocess.Popen[bytes]
-    sampler: Sampler
-
-
-@contextlib.contextmanager
-def _dyno(folder: Path, name: str, command: str, variables: Mapping[str, str]) -> Iterator[Dyno]:
-    env = slugs.environment(folder, {**variables, "DYNO": f"{name}.1"})
-    with limited(f"likeness-dyno-{os.getpid()}-{name}", DYNO_MIB) as enter:
-        process = processes.start(
-            ["/bin/bash", "-c", f"exec {command}"],
-            env=env,
-            cwd=folder,
-            prepare=enter,
-            on_parent_death=signal.SIGKILL,
-        )
-        sampler = Sampler(process.pid, DYNO_MIB)
-        try:
-            yield Dyno(name, process, sampler)
-        finally:
-            sampler.close()
-            processes.stop([process], grace=5)
-
-
-@contextlib.contextmanager
-def _atlas(data: Path) -> Iterator[str]:
-    """The address of an embedded Atlas, which is no part of the slug."""
-    process = processes.start(
-        [sys.executable, "-m", "localatlas", "serve", "--data", str(data)],
-        cwd=slugs.ROOT,
-        stdout=subprocess.PIPE,
-        on_parent_death=signal.SIGTERM,
-    )
-    assert process.stdout is not None
-    try:
-        uri = process.stdout.readline().decode().strip()
-        if not uri:
-            raise slugs.BuildFailed("the embedded Atlas did not start")
-        yield uri
-    finally:
-        process.stdout.close()
-        processes.stop([process], grace=5)
-        shutil.rmtree(data, ignore_errors=True)
-
-
-def _procfile(folder: Path) -> dict[str, str]:
-    lines = (folder / "Procfile").read_text().splitlines()
-    return dict(line.split(": ", 1) for line in lines if line.strip())
-
-
-def _free_port() -> int:
-    with socket.socket() as trial:
-        trial.bind(("127.0.0.1", 0))
-        port: int = trial.getsockname()[1]
-        return port
