@@ -7,8 +7,9 @@ the client's own connection; where it refuses, the client gets its refusal.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
+from bson.timestamp import Timestamp
 from pymongo import AsyncMongoClient
 from pymongo.errors import PyMongoError
 
@@ -56,7 +57,9 @@ class Answers:
         client: AsyncMongoClient[Body],
         *,
         disk_full: Callable[[], bool],
+        followed: Callable[[Timestamp | None], Awaitable[None]],
     ) -> None:
+        self._followed = followed
         self._disk_full = disk_full
         self._indexes = indexes
         self._backend = Asking(indexes, client)
@@ -75,6 +78,8 @@ class Answers:
                     return await self._aggregates.explain(body, exchange)
                 case _ if name in WATCHED:
                     check_pipelines_within(body)
+                case "renameCollection":
+                    return await self._rename(body, exchange)
                 case "createSearchIndexes":
                     return await self._create(body, exchange)
                 case "updateSearchIndex":
@@ -104,6 +109,19 @@ class Answers:
                 )
             )
         return None
+
+    async def _rename(self, body: Body, exchange: Exchange) -> Body | None:
+        """The backend's reply, once the indexes have the new name too.
+
+        A backend that gives a renamed collection another uuid would otherwise seem to have lost
+        them for a moment.
+        """
+        if not len(self._indexes):
+            return None
+        reply = await exchange.run(body)
+        if reply.get("ok"):
+            await self._followed(reply.get("operationTime"))
+        return reply
 
     async def _create(self, body: Body, exchange: Exchange) -> Body:
         namespace = await self._writable("createSearchIndexes", body, exchange)

@@ -26,6 +26,7 @@ ANSWERED = frozenset(
         "updateSearchIndex",
         "dropSearchIndex",
         "listSearchIndexes",
+        "renameCollection",
     }
 )
 # What may define a view or update by a pipeline; ours have no place there.

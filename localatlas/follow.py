@@ -51,6 +51,7 @@ class Follower(threading.Thread):
         self._streaming = threading.Event()
         self._saved_at = time.monotonic()
         self.caught_up = threading.Event()
+        self._rounds = 0
 
     def resume(self, token: Token | None) -> None:
         """Before the start: where to take up the stream."""
@@ -59,6 +60,10 @@ class Follower(threading.Thread):
     def following(self) -> bool:
         """Waits a moment for the stream; whether it is open."""
         return self._streaming.wait(1.0) and not self._stopping.is_set()
+
+    def place(self) -> tuple[int, Timestamp | None]:
+        """How often there was nothing left to apply, and the time of the last event applied."""
+        return self._rounds, self._seen
 
     def stop(self) -> None:
         """Stops following and keeps the vectors on disk for the next start."""
@@ -118,6 +123,7 @@ class Follower(threading.Thread):
                     self._waiting.append((time.monotonic() + self._lag_s, event))
                 self._apply_due()
                 if event is None and not self._waiting:
+                    self._rounds += 1
                     self._advance(stream.resume_token)
                     self._finish(scanned)
                     self._first_time_caught_up()

@@ -7,12 +7,14 @@ import contextlib
 import logging
 import socket
 import ssl
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from bson.codec_options import DatetimeConversion
+from bson.timestamp import Timestamp
 from pymongo import AsyncMongoClient, MongoClient
 
 from localatlas.answers import Answers
@@ -28,6 +30,7 @@ from localatlas.vectorfile import StaleFileError
 log = logging.getLogger(__name__)
 
 _CATCH_UP_S = 20.0
+_FOLLOWED_S = 5.0
 _SELECTION_MS = 2000  # short: a backend that is away must not keep us from ending
 
 
@@ -110,7 +113,9 @@ class Front:
         """Returns when clients are being accepted and kept vectors have caught up."""
         self._follower.start()
         await asyncio.to_thread(self._follower.caught_up.wait, _CATCH_UP_S)
-        answers = Answers(self._indexes, self._async_client, disk_full=self._disk_full)
+        answers = Answers(
+            self._indexes, self._async_client, disk_full=self._disk_full, followed=self._followed
+        )
 
         def connection() -> Connection:
             made = Connection(answers, self._dial, self._connections.discard, held=self._held)
@@ -120,6 +125,17 @@ class Front:
         self._server = await asyncio.get_running_loop().create_server(
             connection, sock=listening, backlog=512
         )
+
+    async def _followed(self, until: Timestamp | None) -> None:
+        """Returns once every change up to that time has been applied, or after a few seconds."""
+        began, _ = self._follower.place()
+        deadline = time.monotonic() + _FOLLOWED_S
+        while len(self._indexes) and time.monotonic() < deadline:
+            rounds, seen = self._follower.place()
+            # The round that was under way may have been asked for before the change.
+            if rounds > began + 1 or (until is not None and seen is not None and seen >= until):
+                return
+            await asyncio.sleep(0.002)
 
     def _disk_full(self) -> bool:
         return self._disk is not None and self._disk.full
