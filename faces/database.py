@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Literal, TypeAlias, TypeVar
 from urllib.parse import parse_qsl, unquote, urlsplit
@@ -66,6 +67,7 @@ SEARCH_TIMEOUT_S = 8.0
 TRANSACTION_S = 5.0
 IN_FLIGHT_S = TRANSACTION_S + 0.5
 """After so long no transaction that was under way before can still be committed."""
+_ABORT_S = 2.0
 BULK = 500
 """The most single-document writes in one bulk_write."""
 
@@ -183,7 +185,8 @@ def in_transaction(db: Db, work: Callable[[Session], T], *, deadline: float = TR
     outcome of a commit stays unknown it runs again too, so it has to be safe to repeat.
     Raises what `translate` raises.
     """
-    with translate(), pymongo.timeout(deadline), db.client.start_session() as session:
+    until = time.monotonic() + deadline
+    with translate(), db.client.start_session() as session:
         for attempt in stamina.retry_context(
             on=_transient,
             attempts=None,
@@ -193,28 +196,31 @@ def in_transaction(db: Db, work: Callable[[Session], T], *, deadline: float = TR
             wait_jitter=0.05,
         ):
             with attempt:
-                return _once(session, work)
+                return _once(session, work, max(0.001, until - time.monotonic()))
     raise AssertionError("a retry context ends by returning or raising")
 
 
-def _once(session: Session, work: Callable[[Session], T]) -> T:
-    session.start_transaction(
-        read_concern=ReadConcern("snapshot"),
-        write_concern=WriteConcern(w="majority"),
-        read_preference=ReadPreference.PRIMARY,
-    )
+def _once(session: Session, work: Callable[[Session], T], seconds: float) -> T:
     try:
-        result = work(session)
+        with pymongo.timeout(seconds):
+            session.start_transaction(
+                read_concern=ReadConcern("snapshot"),
+                write_concern=WriteConcern(w="majority"),
+                read_preference=ReadPreference.PRIMARY,
+            )
+            result = work(session)
+            for attempt in stamina.retry_context(
+                on=_unknown_commit, attempts=3, wait_initial=0.02, wait_max=0.2, wait_jitter=0.02
+            ):
+                with attempt:
+                    session.commit_transaction()
+            return result
     except BaseException:
         if session.in_transaction:
-            session.abort_transaction()
+            # Beyond the deadline, too: an open transaction would hold its objects for a minute.
+            with pymongo.timeout(_ABORT_S):
+                session.abort_transaction()
         raise
-    for attempt in stamina.retry_context(
-        on=_unknown_commit, attempts=3, wait_initial=0.02, wait_max=0.2, wait_jitter=0.02
-    ):
-        with attempt:
-            session.commit_transaction()
-    return result
 
 
 def _transient(error: Exception) -> bool:
