@@ -445,6 +445,13 @@ class Unassigned(Wire):
     faces_unassigned: int
 
 
+class Rejected(Wire):
+    """How many faces were noted as not a person's."""
+
+    subject_id: str
+    faces_rejected: int
+
+
 class JobAccepted(Wire):
     """Work that goes on in the background; `Location` names it, too."""
 

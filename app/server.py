@@ -19,6 +19,7 @@ import h11
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from app import log
 from app.web import create_app
 from faces.errors import ConfigError
 from faces.memory import keep_one_heap
@@ -146,6 +147,7 @@ def main(argv: Sequence[str], *, encoder: bool = False) -> int:
         )
     settings = load()
     keep_one_heap()
+    log.configure()
     app = create_app(settings, encoder_only=encoder)
     listener = _bind(settings.host, settings.port)
     config = uvicorn.Config(
@@ -153,7 +155,7 @@ def main(argv: Sequence[str], *, encoder: bool = False) -> int:
         http=Protocol,
         ws="none",
         lifespan="on",
-        log_level="warning",
+        log_config=None,
         access_log=False,
         proxy_headers=False,
         server_header=False,

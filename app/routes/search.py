@@ -67,6 +67,7 @@ def run(parts: Services, client: Client, form: SearchForm, data: bytes) -> Found
     """The answer for a photo. What needs no photo is checked before it is looked at."""
     active = parts.active_model()
     request = _request(parts, form, active)
+    parts.store.collection(form.collection)  # before the work: the search itself looks again
     chosen: list[int] = []
 
     def choose(faces: Sequence[Face]) -> list[int]:
@@ -94,9 +95,9 @@ def _given(incoming: Incoming[SearchForm]) -> list[str]:
 
 def _request(parts: Services, form: SearchForm, active: ActiveModel) -> SearchRequest:
     """The core's request. Raises NotFound, IndexNotReady and what the filter calls for."""
-    info = parts.store.collection(form.collection)
     tree = None
     if form.filter is not None:
+        info = parts.store.collection(form.collection)
         tree = filters.parse(form.filter, info.metadata_fields, info.pending_fields)
     parts.ensure_queryable(active)
     threshold = form.min_similarity

@@ -25,6 +25,7 @@ from app.schemas import (
     JobAccepted,
     MediaItem,
     Page,
+    Rejected,
     Subject,
     SubjectDeleted,
     Unassigned,
@@ -162,6 +163,22 @@ def unassign_faces(
         caller.enter(collection), subject_id, incoming.form.face_ids
     )
     return answer(Unassigned(subject_id=subject_id, faces_unassigned=count))
+
+
+@router.post(ONE + "/rejections", response_model=Rejected)
+def reject_faces(
+    parts: ServicesDep,
+    caller: IndexCaller,
+    collection: CollectionPath,
+    subject_id: SubjectPath,
+    incoming: Annotated[Incoming[FaceIds], Depends(body(FACES))],
+) -> Response:
+    """Say that faces are not this person's: they are taken from them, and a search by this person
+    leaves them out from then on. Assigning such a face lifts it."""
+    count = parts.store.subjects.reject(
+        caller.enter(collection), subject_id, incoming.form.face_ids
+    )
+    return answer(Rejected(subject_id=subject_id, faces_rejected=count))
 
 
 @router.post(ONE + "/erase", response_model=JobAccepted, status_code=202)

@@ -102,11 +102,10 @@ def start(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Start]:
         stop(process)
 
 
-@pytest.fixture(scope="session")
-def migrated(atlas: str, models_dir: Path) -> dict[str, str]:
-    """The variables of a migrated database with the model facenet128."""
+def migrate(uri: str) -> dict[str, str]:
+    """The variables of a new, migrated database with the model facenet128."""
     env = {
-        "MONGODB_URI": atlas,
+        "MONGODB_URI": uri,
         "MONGODB_DATABASE": f"api_{secrets.token_hex(6)}",
         "FACE_MODEL": "facenet128",
     }
@@ -121,6 +120,12 @@ def migrated(atlas: str, models_dir: Path) -> dict[str, str]:
     )
     assert done.returncode == 0, done.stderr + done.stdout
     return env
+
+
+@pytest.fixture(scope="session")
+def migrated(atlas: str, models_dir: Path) -> dict[str, str]:
+    """The variables of the database that most tests share."""
+    return migrate(atlas)
 
 
 @pytest.fixture(scope="session")

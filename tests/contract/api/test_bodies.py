@@ -276,10 +276,8 @@ def test_heads_and_bodies_that_never_come_end(service: Service) -> None:
 
     def hold(name: str, data: bytes) -> None:
         with service.connect() as sock:
-            began = time.monotonic()
             sock.sendall(data)
-            answer = read_all(sock)
-            ended[name] = (time.monotonic() - began, answer)
+            ended[name] = read_all(sock)
 
     threads = [threading.Thread(target=hold, args=item) for item in begun.items()]
     for thread in threads:

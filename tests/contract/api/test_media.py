@@ -362,6 +362,30 @@ def test_people_get_faces_and_lose_them(
     assert client.get(f"/v1/faces/{face}").json()["subject_id"] is None
 
 
+def test_a_rejected_face_is_not_found_by_that_person_again(
+    client: httpx2.Client, collection: str, probes: dict[str, Path], gallery: dict[str, Path]
+) -> None:
+    base = f"/v1/collections/{collection}/subjects"
+    photos = [probes["madonna"], *(p for m, p in gallery.items() if m.startswith("madonna/"))]
+    faces = [
+        put(client, collection, f"m{n}", path.read_bytes()).json()["faces"][0]["face_id"]
+        for n, path in enumerate(photos)
+    ]
+    until_searchable(client, faces[-1], collection)
+    client.post(base, json={"subject_id": "s"})
+    client.post(f"{base}/s/faces", json={"face_ids": faces[:1]})
+    query = {"subject_id": "s", "collection": collection, "min_similarity": -1, "limit": 100}
+
+    def found() -> set[str]:
+        answer = client.post("/v1/search", json=query).json()
+        return {match["face_id"] for match in answer["faces"][0]["matches"]}
+
+    assert found() == set(faces[1:])
+    answer = client.post(f"{base}/s/rejections", json={"face_ids": faces[1:2]})
+    assert answer.json() == {"subject_id": "s", "faces_rejected": 1}
+    assert found() == set(faces[2:])
+
+
 def test_content_hashes_name_the_picture(
     client: httpx2.Client, collection: str, madonna: bytes
 ) -> None:

@@ -14,7 +14,7 @@ from app.openapi import api_routes
 from app.web import create_app
 from faces.settings import Settings
 from tests.contract.api import fuzz
-from tests.contract.api.conftest import Start
+from tests.contract.api.conftest import Start, migrate
 
 pytestmark = pytest.mark.xdist_group("api")
 
@@ -102,8 +102,8 @@ def test_the_examples_fit_their_schemas(document: dict[str, Any]) -> None:
 
 
 def test_no_operation_breaks_its_description(
-    start: Start, migrated: dict[str, str], tmp_path: Path
+    start: Start, atlas: str, models_dir: Path, tmp_path: Path
 ) -> None:
-    service = start("/readyz", **migrated, API_KEYS=keys.entry("fuzz", "admin", fuzz.KEY))
+    service = start("/readyz", **migrate(atlas), API_KEYS=keys.entry("fuzz", "admin", fuzz.KEY))
     assert fuzz.run(service.url, tmp_path, examples=4, seed=20261124, key=fuzz.KEY) == 0
     assert "unexpected_error" not in service.log.read_text()
