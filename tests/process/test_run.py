@@ -36,7 +36,7 @@ def free_port() -> int:
 class Place:
     """A data folder and a port for `make run`; the models and photos are those fetched before."""
 
-    def __init__(self, folder: Path, models: Path, samples: Path) -> None:
+    def __init__(self, folder: Path, models: Path, samples: Path, **env: str) -> None:
         self.folder, self.port = folder, free_port()
         (folder / "samples").symlink_to(samples)
         self.environment = {
@@ -47,6 +47,7 @@ class Place:
         }
         for name in ("MONGODB_URI", "MAKELEVEL", "MAKEFLAGS", "MFLAGS"):
             self.environment.pop(name, None)
+        self.environment |= env
         self.starts: list[float] = []
         self._make: subprocess.Popen[bytes] | None = None
 
@@ -113,12 +114,12 @@ class Place:
         body = b"".join(parts) + head + photo + b"\r\n--limit--\r\n"
         return self.call(method, path, body, "multipart/form-data; boundary=limit")
 
-    def counts(self) -> tuple[int, int]:
+    def counts(self, collection: str = "default") -> tuple[int, int]:
         """How many items and faces the lists hold."""
-        return len(self.all("media")), len(self.all("faces"))
+        return len(self.all("media", collection)), len(self.all("faces", collection))
 
-    def all(self, kind: str) -> list[Any]:
-        status, page = self.get(f"/v1/collections/default/{kind}?limit=1000")
+    def all(self, kind: str, collection: str = "default") -> list[Any]:
+        status, page = self.get(f"/v1/collections/{collection}/{kind}?limit=1000")
         assert (status, page["next_cursor"]) == (200, None)
         items: list[Any] = page["items"]
         return items
@@ -270,3 +271,23 @@ def test_a_start_that_finds_all_in_place_serves_in_under_five_seconds(place: Pla
     # Where more wants to run than there are cores, each start gets its share of them only.
     crowd = max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
     assert min(place.starts[1:]) < 5 * crowd, place.starts
+
+
+def test_with_a_database_of_ones_own_samples_go_in_on_request_and_apart(
+    tmp_path: Path, models_dir: Path, samples_dir: Path, atlas: str, database: Any
+) -> None:
+    own = {"MONGODB_URI": atlas, "MONGODB_DATABASE": database.name}
+    for name, env, items in (("plain", {}, 0), ("asked", {"SAMPLES": "1"}, 93)):
+        folder = tmp_path / name
+        folder.mkdir()
+        place = Place(folder, models_dir, samples_dir, **own, **env)
+        try:
+            place.running()
+            assert place.counts() == (0, 0)
+            assert not (folder / "atlas").exists(), "an embedded Atlas was started"
+            if items:
+                assert place.counts("samples")[0] == items
+            else:
+                assert place.get("/v1/collections/samples")[0] == 404
+        finally:
+            assert place.stop()
