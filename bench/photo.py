@@ -195,12 +195,12 @@ def upload(port: int, photo: bytes) -> int:
             return error.code
 
 
-def upload_together(port: int, photo: bytes) -> list[int]:
-    """The statuses of CLIENTS clients that each send the photo UPLOADS_EACH times."""
+def upload_together(port: int, photo: bytes, each: int = UPLOADS_EACH) -> list[int]:
+    """The statuses of CLIENTS clients that each send the photo `each` times."""
     statuses: list[int] = []
 
     def client() -> None:
-        statuses.extend(upload(port, photo) for _ in range(UPLOADS_EACH))
+        statuses.extend(upload(port, photo) for _ in range(each))
 
     threads = [threading.Thread(target=client) for _ in range(CLIENTS)]
     for thread in threads:

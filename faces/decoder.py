@@ -47,12 +47,16 @@ class _ChildHung(Exception):
 
 
 class OpenPicture:
-    """A picture that the child holds; `image` is upright, its longest side at most `side`."""
+    """A picture that the child holds; `image` is upright, its longest side at most `side`.
 
-    def __init__(self, child: _Child, header: Header, image: Pixels) -> None:
+    `opened_ms` is how long that took, without the time in line.
+    """
+
+    def __init__(self, child: _Child, header: Header, image: Pixels, opened_ms: float) -> None:
         self._child = child
         self.header = header
         self.image = image
+        self.opened_ms = opened_ms
 
     @property
     def scale(self) -> tuple[float, float]:
@@ -161,6 +165,7 @@ class Decoder:
         self._starter.close()
 
     def _opened(self, data: bytes, header: Header, side: int) -> OpenPicture:
+        began = time.perf_counter()
         body = decodable(data, header)
         head = {
             "op": "open",
@@ -187,7 +192,8 @@ class Decoder:
             if answer.get("error"):
                 self._closed()
             _raise_for(answer)
-            return OpenPicture(child, header, _image(answer, content))
+            took = round((time.perf_counter() - began) * 1000, 3)
+            return OpenPicture(child, header, _image(answer, content), took)
         raise AssertionError("unreachable")
 
     def _ready(self) -> _Child:

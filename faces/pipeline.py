@@ -7,6 +7,8 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+import numpy as np
+
 from faces import align, quality
 from faces.decoder import Decoder, OpenPicture
 from faces.detect import Detector
@@ -24,6 +26,8 @@ DETECTION_SIDE = 640
 CLOSER_SIDE = 1280
 MAX_FACES = 500
 """Of one picture; the smallest beyond are left out."""
+_FARTHEST = 1e6
+"""Pixels from the origin beyond which no known face is looked for."""
 _CHUNK, _HELD = 16, 64
 """Faces cut at once, and held at most after the picture is closed: 77 kB each."""
 
@@ -98,6 +102,7 @@ class Pipeline:
 
         Raises as `analyse` does, and InvalidRequest when a face's landmarks coincide.
         """
+        _check_known(detections)
         return self._run(data, lambda _: list(detections), None, cancelled)
 
     def thumbnail(self, data: bytes, max_side: int = 320) -> bytes:
@@ -127,30 +132,33 @@ class Pipeline:
         cancelled: Cancelled | None,
     ) -> Analysis:
         header = probe(data, max_bytes=self._max_bytes)
-        clock = _Clock()
         vectors: list[Vector] = []
         with self._decoder.open(data, header, side=self._side, cancelled=cancelled) as picture:
-            clock.lap("decode")
+            clock = _Clock(decode=picture.opened_ms)
             found = find(picture)
             clock.lap("detect")
             placements = self._placements(found)
-            faces = self._judged(picture, found, placements)
+            faces = self._judged(picture, found, placements, finer=False)[0]
             chosen = list(range(len(faces)) if choose is None else choose(faces))
             clock.lap("decode")
-            while len(chosen) - len(vectors) > _HELD:
-                part = chosen[len(vectors) : len(vectors) + _CHUNK]
-                crops = picture.cut([placements[i] for i in part], self._size, finer=True)
-                vectors += self._encoded(crops, cancelled)
-            rest = [placements[i] for i in chosen[len(vectors) :]]
-            crops = picture.cut(rest, self._size, finer=True)
-            clock.lap("decode")
-        vectors += self._encoded(crops, cancelled)
+            while True:
+                part = chosen[len(vectors) :]
+                last = len(part) <= _HELD
+                part = part if last else part[:_CHUNK]
+                sharper, crops = self._judged(
+                    picture, [found[i] for i in part], [placements[i] for i in part], finer=True
+                )
+                for index, face in zip(part, sharper, strict=True):
+                    faces[index] = face
+                clock.lap("decode")
+                if last:
+                    break
+                vectors += self._encoded(crops, cancelled, clock)
+        vectors += self._encoded(crops, cancelled, clock)
         for index, vector in zip(chosen, vectors, strict=True):
             faces[index] = replace(faces[index], embedding=vector)
-        clock.lap("encode")
-        digest = hashlib.sha256(data).hexdigest()
-        picture_facts = Picture(header.width, header.height, digest)
-        return Analysis(picture_facts, tuple(faces), self.model, self.build, clock.laps)
+        known = Picture(header.width, header.height, hashlib.sha256(data).hexdigest())
+        return Analysis(known, tuple(faces), self.model, self.build, clock.laps)
 
     def _found(self, picture: OpenPicture) -> list[Detection]:
         """The faces in full-size coordinates, largest first, at most MAX_FACES."""
@@ -163,44 +171,66 @@ class Pipeline:
         return sorted(found, key=lambda d: d.box.area, reverse=True)[:MAX_FACES]
 
     def _placements(self, found: Sequence[Detection]) -> list[align.Affine]:
-        try:
-            return [align.placement(d.landmarks, self._alignment) for d in found]
-        except ValueError as error:
-            raise InvalidRequest.field("faces", "a face's landmarks coincide") from error
+        return [align.placement(detection.landmarks, self._alignment) for detection in found]
 
     def _judged(
         self,
         picture: OpenPicture,
         found: Sequence[Detection],
         placements: Sequence[align.Affine],
-    ) -> list[Face]:
-        faces = []
+        *,
+        finer: bool,
+    ) -> tuple[list[Face], Pixels]:
+        """The faces with their quality, and with `finer` the crops that it was judged by."""
+        faces: list[Face] = []
+        kept: list[Pixels] = [np.empty((0, self._size, self._size, 3), np.uint8)]
         for start in range(0, len(found), _CHUNK):
             end = start + _CHUNK
-            crops = picture.cut(placements[start:end], self._size)
+            crops = picture.cut(placements[start:end], self._size, finer=finer)
             for detection, crop in zip(found[start:end], crops, strict=True):
                 judged = quality.judge(detection, crop)
                 faces.append(Face(detection, judged.value, judged.reasons))
-        return faces
+            if finer:
+                kept.append(crops)
+        return faces, np.concatenate(kept)
 
-    def _encoded(self, crops: Pixels, cancelled: Cancelled | None) -> list[Vector]:
+    def _encoded(self, crops: Pixels, cancelled: Cancelled | None, clock: _Clock) -> list[Vector]:
         if not len(crops):
             return []
         with self._encoding.enter(cancelled):
-            return list(self._encoder.encode(crops))
+            clock.start()
+            vectors = list(self._encoder.encode(crops))
+            clock.lap("encode")
+        return vectors
 
 
 class _Clock:
-    """Milliseconds by step."""
+    """Milliseconds by step, time in line not counted."""
 
-    def __init__(self) -> None:
-        self.laps = {"decode": 0.0, "detect": 0.0, "encode": 0.0}
+    def __init__(self, *, decode: float) -> None:
+        self.laps = {"decode": decode, "detect": 0.0, "encode": 0.0}
+        self.start()
+
+    def start(self) -> None:
+        """Begin a lap."""
         self._last = time.perf_counter()
 
     def lap(self, name: str) -> None:
+        """Count what passed since to `name`, and begin the next lap."""
         now = time.perf_counter()
         self.laps[name] = round(self.laps[name] + (now - self._last) * 1000, 3)
         self._last = now
+
+
+def _check_known(detections: Sequence[Detection]) -> None:
+    """Raises InvalidRequest for a face whose landmarks are absurd or all in one point."""
+    for detection in detections:
+        if not all(abs(v) <= _FARTHEST for point in detection.landmarks for v in point):
+            raise InvalidRequest.field("faces", "a face's landmarks lie outside any picture")
+        try:
+            align.similarity(detection.landmarks, align.ARCFACE)
+        except ValueError as error:
+            raise InvalidRequest.field("faces", "a face's landmarks coincide") from error
 
 
 def _in_full(found: Sequence[Detection], picture: OpenPicture) -> list[Detection]:

@@ -346,10 +346,13 @@ def test_known_faces_give_the_vectors_of_detected_ones(
             assert one.quality == other.quality
 
 
-def test_known_faces_without_extent_are_the_callers_fault(pipeline: Pipeline) -> None:
-    p = (5.0, 5.0)
+@pytest.mark.parametrize("point", [(5.0, 5.0), (1e300, 5.0), (float("nan"), 5.0)])
+def test_known_faces_without_sense_are_the_callers_fault(
+    point: tuple[float, float], pipeline: Pipeline
+) -> None:
+    marks = (point, (5.0, 5.0), (5.0, 5.0), (5.0, 5.0), (5.0, 5.0))
     with pytest.raises(InvalidRequest, match="landmarks"):
-        pipeline.embed_known(hostile.png(), [Detection(Box(0, 0, 9, 9), 1, (p, p, p, p, p))])
+        pipeline.embed_known(hostile.png(), [Detection(Box(0, 0, 9, 9), 1, marks)])
 
 
 def test_a_kept_crop_is_small_and_still_the_same_person(
