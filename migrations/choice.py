@@ -36,8 +36,13 @@ def build_of(settings: Settings, key: str) -> str:
         return ""
 
 
-def choose(settings: Settings) -> tuple[str, str]:
-    """Model key and encoder build for a database without an active model."""
+def choose(settings: Settings) -> tuple[str, str] | None:
+    """Model key and encoder build for a database without an active model.
+
+    None where face recognition is off and nobody named a model: it is chosen when it is needed.
+    """
+    if not settings.face_recognition_enabled and preview(settings) is None:
+        return None
     key = key_of(settings)
     return key, build_of(settings, key)
 

@@ -80,14 +80,15 @@ class Runner:
 
     def up(
         self,
-        choose: Callable[[], tuple[str, str]],
+        choose: Callable[[], tuple[str, str] | None],
         *,
         post: bool = False,
         to: str | None = None,
     ) -> Plan:
         """Applies what is due and returns what it was; does not wait for indexes to be built.
 
-        `choose` gives model key and encoder build for a database that has no active model.
+        `choose` gives model key and encoder build for a database that has no active model, or None
+        to leave it without.
         """
         with self.lease():
             before = self.plan(post=post, to=to)
@@ -95,9 +96,10 @@ class Runner:
                 took = self._ledger.run_up(step)
                 self._say(f"applied {step.name} in {took} ms")
             if to is None and self._models.active() is None:
-                key, build = choose()
-                active = self._models.choose(key, build)
-                self._say(f"the active model is {active.key}")
+                chosen = choose()
+                if chosen is not None:
+                    active = self._models.choose(*chosen)
+                    self._say(f"the active model is {active.key}")
             plan = self.plan(post=post, to=to)
             if to is not None:
                 plan = replace(plan, index_actions=())

@@ -117,6 +117,46 @@ def test_switched_off_it_starts_with_nothing_else_set(start: Any, port: int) -> 
     assert (status, answer["code"]) == (503, "face_recognition_disabled")
 
 
+def test_switched_off_the_bookkeeping_works_without_any_model(
+    start: Any, port: int, atlas: str, database: Any, tmp_path: Path
+) -> None:
+    env = {
+        "MONGODB_URI": atlas,
+        "MONGODB_DATABASE": database.name,
+        "FACE_RECOGNITION_ENABLED": "false",
+        "VAR_DIR": str(tmp_path),
+    }
+    subprocess.run(
+        [sys.executable, "-m", "migrations", "up"],
+        cwd=ROOT,
+        env={**bare(), **env},
+        check=True,
+        capture_output=True,
+        timeout=60,
+    )
+    start("app", "serve", **env)
+    assert get(port, "/readyz")[1]["status"] == "disabled"
+    status, answer = get(port, "/v1/collections")
+    assert (status, answer["items"][0]["collection"]) == (200, "default")
+    assert get(port, "/v1/collections/default/media")[1]["items"] == []
+    assert get(port, "/v1/collections/default/media/x", "DELETE")[0] == 404
+    assert get(port, "/v1/models")[1]["encoder"]["kind"] == "disabled"
+
+
+def test_a_wish_for_deepface_without_the_package_falls_back_and_says_so(
+    start: Any, port: int, models_dir: Path
+) -> None:
+    start(
+        *("app", "encoder"),
+        USE_LITE_EMBEDDINGS="false",
+        MODEL_DIR=str(models_dir),
+        FACE_MODEL="facenet128-int8",
+    )
+    encoder = get(port, "/v1/models")[1]["encoder"]
+    assert encoder["kind"] == "onnx"
+    assert "DeepFace is not installed" in encoder["reason"]
+
+
 def test_a_lazy_start_binds_first_and_says_loading(
     start: Any, port: int, atlas: str, models_dir: Path
 ) -> None:
