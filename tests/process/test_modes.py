@@ -157,19 +157,21 @@ def test_a_wish_for_deepface_without_the_package_falls_back_and_says_so(
     assert "DeepFace is not installed" in encoder["reason"]
 
 
-def test_a_lazy_start_binds_first_and_says_loading(
-    start: Any, port: int, atlas: str, models_dir: Path
+def test_a_lazy_start_binds_without_its_model_and_names_the_command_that_fetches_it(
+    start: Any, port: int, tmp_path: Path
 ) -> None:
     start(
-        *("app", "serve"),
-        MONGODB_URI=atlas,
-        MONGODB_DATABASE="modes",
-        MODEL_DIR=str(models_dir),
+        *("app", "encoder"),
+        MODEL_DIR=str(tmp_path),
+        MODEL_AUTO_FETCH="false",
         FACE_MODEL="facenet128-int8",
     )
-    status, answer = get(port, "/readyz")
-    assert status == 503
-    assert answer["status"] in ("loading", "degraded")
+    deadline = time.monotonic() + 10
+    while (answer := get(port, "/readyz"))[1]["status"] == "loading":
+        assert time.monotonic() < deadline, "loading for ever"
+        time.sleep(0.05)
+    assert (answer[0], answer[1]["status"]) == (503, "degraded")
+    assert "faces.models fetch facenet128-int8" in answer[1]["reasons"]["encoder"]
 
 
 def test_an_eager_start_has_its_model_before_it_binds(
