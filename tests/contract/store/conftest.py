@@ -1,7 +1,14 @@
-"""A migrated database, with and without a vector index."""
+"""A migrated database, on the embedded Atlas or, with CONTRACT_URI, on a real one.
+
+    CONTRACT_URI='mongodb+srv://…' python -m pytest tests/contract/store --ignore \
+        tests/contract/store/test_trouble.py
+
+Each run makes its own databases and drops them. It needs room for two search indexes at a time.
+"""
 
 from __future__ import annotations
 
+import os
 import secrets
 import time
 from collections.abc import Callable, Iterator
@@ -19,18 +26,28 @@ from migrations.runner import Runner
 from migrations.step import discover
 from tests.faces_made import MODEL
 
+SECONDS = 300 if os.environ.get("CONTRACT_URI") else 30
+"""How long an index may take to be built, or to follow."""
+
 
 @pytest.fixture(scope="session")
-def migrated(atlas: str) -> Iterator[Db]:
+def place(request: pytest.FixtureRequest) -> str:
+    """The URI of the Atlas to test on."""
+    uri: str = os.environ.get("CONTRACT_URI") or request.getfixturevalue("atlas")
+    return uri
+
+
+@pytest.fixture(scope="session")
+def migrated(place: str) -> Iterator[Db]:
     """One database for all tests of a worker, with indexes and an active model."""
-    with connected(atlas) as client:
+    with connected(place) as client:
         mine = client.get_database(
             f"t_{secrets.token_hex(6)}", write_concern=WriteConcern(w="majority")
         )
         runner = Runner(mine, discover(), lambda line: None)
         active = runner.up(lambda: (MODEL, "b1")).active
         assert active is not None
-        runner.wait([active.index], 30)
+        runner.wait([active.index], SECONDS)
         yield mine
         client.drop_database(mine)
 
@@ -71,7 +88,7 @@ class Searching:
         self.finder = Finder(store.db, self.watch)
 
     def until(
-        self, search: Callable[[], Found], holds: Callable[[Found], bool], seconds: float = 10
+        self, search: Callable[[], Found], holds: Callable[[Found], bool], seconds: float = SECONDS
     ) -> Found:
         """The first answer for which `holds`: the index follows within seconds."""
         end = time.monotonic() + seconds

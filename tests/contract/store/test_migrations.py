@@ -21,16 +21,16 @@ from migrations import indexes
 from migrations.ledger import Ledger
 from migrations.runner import LEASE, Plan, Runner
 from migrations.step import Command, Step, discover
-from tests.contract.store.conftest import connected
+from tests.contract.store.conftest import SECONDS, connected
 from tests.faces_made import MODEL
 
 INDEX = "faces_facenet128_v1"
 
 
 @pytest.fixture
-def fresh(atlas: str) -> Iterator[Db]:
+def fresh(place: str) -> Iterator[Db]:
     """A database that nobody has migrated."""
-    with connected(atlas) as client:
+    with connected(place) as client:
         mine = client.get_database(
             f"t_{secrets.token_hex(6)}", write_concern=WriteConcern(w="majority")
         )
@@ -74,7 +74,7 @@ def test_a_plan_touches_nothing_and_up_sends_what_it_says(fresh: Db) -> None:
 def test_up_again_does_nothing(fresh: Db) -> None:
     up(fresh)
     before = {name: list(fresh[name].find()) for name in fresh.list_collection_names()}
-    runner(fresh).wait([INDEX], 30)
+    runner(fresh).wait([INDEX], SECONDS)
     again = up(fresh)
     assert (again.steps, again.index_actions) == ((), ())
     for name, rows in before.items():
@@ -185,7 +185,7 @@ class TestDrift:
 
     def test_is_shown_as_a_diff_and_repaired_by_up_only(self, fresh: Db) -> None:
         up(fresh)
-        runner(fresh).wait([INDEX], 30)
+        runner(fresh).wait([INDEX], SECONDS)
         self.changed(fresh, quantization="scalar")
         (action,) = runner(fresh).plan().index_actions
         assert [line[0] for line in action.diff] == ["-", "+", "+"]
@@ -199,12 +199,12 @@ class TestDrift:
 
     def test_a_dropped_index_is_made_again(self, fresh: Db) -> None:
         up(fresh)
-        runner(fresh).wait([INDEX], 30)
+        runner(fresh).wait([INDEX], SECONDS)
         fresh.command({"dropSearchIndex": FACES, "name": INDEX})
         (action,) = runner(fresh).plan().index_actions
         assert next(iter(action.command)) == "createSearchIndexes"
         up(fresh)
-        runner(fresh).wait([INDEX], 30)
+        runner(fresh).wait([INDEX], SECONDS)
 
     def test_the_definition_never_depends_on_the_environment(self, fresh: Db) -> None:
         up(fresh)
