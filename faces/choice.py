@@ -8,6 +8,9 @@ from typing import Literal, TypeAlias
 
 from faces.settings import Settings
 
+DEEPFACE_MODEL = "facenet512"
+"""The model whose vectors DeepFace makes."""
+
 EncoderKind: TypeAlias = Literal["onnx", "remote", "deepface", "disabled"]
 
 

@@ -8,10 +8,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, TypeAlias
 
+from faces.choice import DEEPFACE_MODEL, choose, deepface_installed
 from faces.settings import Settings
 from faces.types import Face
 
 if TYPE_CHECKING:
+    from faces.encode import Encoder
     from faces.pipeline import Pipeline
     from faces.remote import RemotePipeline
 
@@ -22,30 +24,23 @@ def load_pipeline(settings: Settings, key: str) -> AnyPipeline:
     """A pipeline with the encoder of model `key`, its decoder's process started.
 
     With ENCODER=remote the encoder is another instance's, and only `check` shows whether it is
-    there. Raises ConfigError for an unknown key, ModelFileError when a model file is missing or
-    broken.
+    there. With ENCODER=deepface the encoder is DeepFace's whatever `key` says: look at the
+    pipeline's `model`. Raises ConfigError for an unknown key, ModelFileError when a model file is
+    missing or broken.
     """
     if settings.encoder == "remote":
         return _remote(settings, key)
     from faces import sessions
     from faces.decoder import Decoder
     from faces.detect import Detector
-    from faces.encode import OnnxEncoder
     from faces.models import cards, files
     from faces.pipeline import Pipeline
 
-    card = cards.card(key)
     folder = settings.models_path
+    encoder = _encoder(settings, key)
     detector = Detector(
         sessions.open_session(files.detector_path(folder), threads=1),
         min_confidence=settings.detect_min_confidence,
-    )
-    encoder = OnnxEncoder(
-        sessions.open_session(
-            files.encoder_path(folder, key), threads=1, providers=settings.onnx_providers
-        ),
-        card,
-        files.build_sha256(folder, key),
     )
     decoder = Decoder()
     decoder.warm()
@@ -53,11 +48,35 @@ def load_pipeline(settings: Settings, key: str) -> AnyPipeline:
         decoder,
         detector,
         encoder,
-        alignment=card.alignment,
+        alignment=cards.card(encoder.key).alignment,
         detection_side=settings.detect_side,
         closer_side=settings.detect_closer_side,
         max_bytes=settings.max_upload_bytes,
     )
+
+
+def _encoder(settings: Settings, key: str) -> Encoder:
+    """The encoder in this process that the settings call for."""
+    from faces.encode import OnnxEncoder
+    from faces.models import cards, files
+    from faces.sessions import open_session
+
+    folder = settings.models_path
+    if _with_deepface(settings, key):
+        from faces import deepface
+
+        return deepface.load(folder)
+    card = cards.card(key)
+    path = files.encoder_path(folder, key)
+    session = open_session(path, threads=1, providers=settings.onnx_providers)
+    return OnnxEncoder(session, card, files.build_sha256(folder, key))
+
+
+def _with_deepface(settings: Settings, key: str) -> bool:
+    """Whether DeepFace encodes: it was asked for, or it is at hand and makes the wanted vectors."""
+    if choose(settings, installed=deepface_installed()).kind != "deepface":
+        return False
+    return settings.encoder == "deepface" or key == DEEPFACE_MODEL
 
 
 def encoder_build(settings: Settings, key: str) -> str:
@@ -68,6 +87,10 @@ def encoder_build(settings: Settings, key: str) -> str:
     from faces.models import files
 
     if settings.encoder != "remote":
+        if _with_deepface(settings, key):
+            from faces import deepface
+
+            return deepface.build()
         return files.build_sha256(settings.models_path, key)
     pipeline = _remote(settings, key)
     try:

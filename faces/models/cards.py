@@ -15,6 +15,9 @@ from typing import Literal
 from faces.errors import ConfigError
 from faces.models.curves import CURVES, MEASURED_ON, Curve, interpolate
 
+PIXEL_MEAN, PIXEL_SCALE = 127.5, 128.0
+"""Every encoder here was trained on (pixel - mean) / scale."""
+
 Alignment = Literal["facenet5", "sface"]
 Recipe = Literal["keras", "yunet", "sface", "quantise"]
 

@@ -20,7 +20,8 @@ import numpy as np
 import numpy.typing as npt
 
 from faces.errors import ModelFileError
-from faces.models.graphs import PIXEL_MEAN, PIXEL_SCALE, GraphWriter
+from faces.models.cards import PIXEL_MEAN, PIXEL_SCALE
+from faces.models.graphs import GraphWriter
 from faces.models.layers import Layer, Network
 from faces.models.weights import Weights, read
 

@@ -14,7 +14,6 @@ from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 OPSET = 17
 IR_VERSION = 8
 INPUT, OUTPUT = "crops", "embeddings"
-PIXEL_MEAN, PIXEL_SCALE = 127.5, 128.0
 SMALLEST_NORM = 1e-12
 
 

@@ -18,7 +18,8 @@ from onnx import GraphProto, NodeProto, helper
 
 from faces.errors import ModelFileError
 from faces.models.blocks import constants
-from faces.models.graphs import PIXEL_MEAN, PIXEL_SCALE, GraphWriter
+from faces.models.cards import PIXEL_MEAN, PIXEL_SCALE
+from faces.models.graphs import GraphWriter
 
 Float = npt.NDArray[np.float64]
 SIZE = 112
