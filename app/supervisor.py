@@ -65,7 +65,9 @@ class Supervisor:
     def listen(self) -> None:
         """From now on the stop signals are noted here and no longer end the process."""
         for number in STOP_SIGNALS:
-            signal.signal(number, self._note)
+            # Who starts it with nohup means it: a closing terminal is no reason to stop then.
+            if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
+                signal.signal(number, self._note)
         signal.signal(signal.SIGCHLD, _wake_only)
         signal.set_wakeup_fd(self._wake_write, warn_on_full_buffer=False)
 
