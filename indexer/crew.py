@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Generic, TypeVar
 
 J = TypeVar("J")
 R = TypeVar("R")
 _END = object()
+IN_HAND_S = 6.0
+"""So long a stop waits for what is in hand: a picture, not a slow server."""
 
 
 class Crew(Generic[J, R]):
@@ -40,30 +44,37 @@ class Crew(Generic[J, R]):
                 self._threads.append(thread)
         waiting, error = 0, None
         for job in jobs:
-            if self._stopping.is_set() or error is not None:
-                break
-            while waiting >= self._size:
-                result, failed = self._results.get()
+            while waiting >= self._size and error is None:
+                done = self._next()
+                if done is None:
+                    return
                 waiting -= 1
-                error = error or failed
-                if failed is None:
+                result, error = done
+                if error is None:
                     yield result  # type: ignore[misc]  # no error means a result
-            if error is not None:
+            if self._stopping.is_set() or error is not None:
                 break
             self._jobs.put(job)
             waiting += 1
-        while waiting:
-            try:
-                # A stop waits for what is in hand, but not for ever.
-                result, failed = self._results.get(timeout=8 if self._stopping.is_set() else None)
-            except queue.Empty:
-                break
+        while waiting and (done := self._next()) is not None:
             waiting -= 1
+            result, failed = done
             error = error or failed
             if failed is None:
                 yield result  # type: ignore[misc]
         if error is not None:
             raise error
+
+    def _next(self) -> tuple[R | None, BaseException | None] | None:
+        """The next result; None when a stop has waited long enough for what is in hand."""
+        stopped = None
+        while True:
+            with contextlib.suppress(queue.Empty):
+                return self._results.get(timeout=0.1)
+            if self._stopping.is_set():
+                stopped = stopped or time.monotonic()
+                if time.monotonic() - stopped > IN_HAND_S:
+                    return None
 
     def close(self) -> None:
         """Let the threads end."""

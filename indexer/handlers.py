@@ -170,8 +170,6 @@ def _halting(run: JobRun) -> Iterator[threading.Event]:
 
 @contextlib.contextmanager
 def _opened(run: JobRun, settings: Settings, halt: threading.Event) -> Iterator[Run]:
-    if not settings.face_recognition_enabled:
-        raise ConfigError("Face recognition is switched off (FACE_RECOGNITION_ENABLED=false).")
     try:
         with open_run(run.store, settings, stopping=halt, role="worker") as opened:
             _check_source(run, opened)

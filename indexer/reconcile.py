@@ -14,6 +14,8 @@ from typing import Protocol
 
 import numpy as np
 
+from faces import identity
+from faces.item_before import Before
 from faces.records import KnownItem
 from faces.store import Store
 from faces.types import PIPELINE_VERSION
@@ -145,13 +147,24 @@ class Reconciler:
                 self._count(Result(entry.key, "tombstoned"))
             else:
                 tasks += self._task(entry, stored, now)
-        fetched = [task.entry.media_id for task in tasks if task.step.verb == "fetch"]
-        if fetched:
-            before = self._store.before(self._collection, fetched)
-            tasks = [dataclasses.replace(task, before=before) for task in tasks]
-        for result in self._crew.run(tasks):
+        for result in self._crew.run(self._informed(tasks)):
             self._count(result)
             self._watch_refusals(result)
+
+    def _informed(self, tasks: list[Task]) -> list[Task]:
+        """The tasks with what is stored of their items; ids of others are not even fetched."""
+        wanted = [task.entry.media_id for task in tasks if task.step.verb == "fetch"]
+        before = self._store.before(self._collection, wanted) if wanted else Before()
+        mine = []
+        for task in tasks:
+            key = identity.media_key(self._collection, task.entry.media_id)
+            media = before.items[key].media if key in before.items else None
+            if media is not None and media["state"] != "gone" and media["source"] != self._name:
+                detail = "Another source owns this id."
+                self._count(Result(task.entry.key, "conflicts", reason="conflict", detail=detail))
+            else:
+                mine.append(dataclasses.replace(task, before=before))
+        return mine
 
     def _task(self, entry: Entry, stored: KnownItem | None, now: dt.datetime) -> list[Task]:
         step = decide(entry, stored, pipeline=PIPELINE_VERSION, now=now)

@@ -124,6 +124,8 @@ def open_run(
 
     Raises LeaseHeld, ConfigError, and at the end LeaseLost when the lease was lost on the way.
     """
+    if not settings.face_recognition_enabled:
+        raise ConfigError("Face recognition is switched off (FACE_RECOGNITION_ENABLED=false).")
     with contextlib.closing(source_of(settings, stopping)) as source:
         name = name_of(settings, source)
         if store.active_model() is None:

@@ -12,7 +12,7 @@ from indexer.items import Items, Result, Task
 from indexer.plan import decide
 from indexer.sources.base import Listed, Source, Unusable
 
-PAGE = 200
+PAGE = 100
 
 
 class Sync:
@@ -36,19 +36,17 @@ class Sync:
         self._now = now
 
     def run(self, changed: Sequence[str], deleted: Sequence[str]) -> Iterator[Result]:
-        """The result for each key. The source is asked what it has now: events may come late.
+        """The result for each key: the source is asked what it has now, as events may come late.
 
-        A deleted item is deleted at once where the source confirms that it is gone.
+        An item is deleted when the source confirms that it is gone.
         """
         keys = list(dict.fromkeys([*changed, *deleted]))
-        gone = set(deleted) - set(changed)
         for start in range(0, len(keys), PAGE):
             page = keys[start : start + PAGE]
             known = self._store.known_by_keys(self._name, page)
-            absent = self._source.absent([key for key in page if key in gone])
+            listed = self._source.lookup(page)
             for key in page:
-                listed = None if key in absent else self._source.lookup(key)
-                yield self._one(key, listed, known.get(key))
+                yield self._one(key, listed.get(key), known.get(key))
 
     def _one(self, key: str, listed: Listed | None, known: KnownItem | None) -> Result:
         if listed is None:

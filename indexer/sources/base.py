@@ -117,8 +117,11 @@ class Source(Protocol):
         """Those of `keys` that are not in the source at this moment."""
         ...
 
-    def lookup(self, key: str) -> Listed | None:
-        """One entry as it is now, None when it is gone, for events and retries."""
+    def lookup(self, keys: Sequence[str]) -> dict[str, Listed]:
+        """The entries of `keys` as they are now, for events and retries; what is gone is left out.
+
+        Raises SourcePaused or SourceUnreadable.
+        """
         ...
 
     def read(self, entry: Entry, *, max_bytes: int, etag: str | None, modified: str | None) -> Body:

@@ -77,16 +77,16 @@ class FolderSource:
         yield Listing(tuple(page), None)
 
     def absent(self, keys: Sequence[str]) -> set[str]:
-        """Those of `keys` that name no regular file any more."""
-        return {key for key in keys if self.lookup(key) is None}
+        """Those of `keys` that name no file any more."""
+        return set(keys) - set(self.lookup(keys))
 
-    def lookup(self, key: str) -> Listed | None:
-        """The entry of one path, None when there is no such file."""
-        try:
-            with self._open(key) as fd:
-                return _entry(key, os.fstat(fd))
-        except (Gone, Unreadable):
-            return None
+    def lookup(self, keys: Sequence[str]) -> dict[str, Listed]:
+        """The entries of these paths; one that names no file is left out."""
+        found = {}
+        for key in keys:
+            with contextlib.suppress(Gone, Unreadable), self._open(key) as fd:
+                found[key] = _entry(key, os.fstat(fd))
+        return found
 
     def read(self, entry: Entry, *, max_bytes: int, etag: str | None, modified: str | None) -> Body:
         """The file's bytes. `etag` and `modified` mean nothing here: the version says it all."""

@@ -69,13 +69,16 @@ class HttpSource:
         """All of `keys`: a listing cannot be asked for one item, so it was the only witness."""
         return set(keys)
 
-    def lookup(self, key: str) -> Listed | None:
-        """The entry with this key, found by reading the listing."""
-        for page in self.pages(None):
-            for entry in page.entries:
-                if entry.key == key:
-                    return entry
-        return None
+    def lookup(self, keys: Sequence[str]) -> dict[str, Listed]:
+        """The entries with these keys, found by reading the listing once, as far as needed."""
+        wanted = set(keys)
+        found: dict[str, Listed] = {}
+        if wanted:
+            for page in self.pages(None):
+                found |= {entry.key: entry for entry in page.entries if entry.key in wanted}
+                if len(found) == len(wanted):
+                    break
+        return found
 
     def read(self, entry: Entry, *, max_bytes: int, etag: str | None, modified: str | None) -> Body:
         """The picture behind the entry's URL."""

@@ -91,23 +91,16 @@ class MongoSource:
 
     def absent(self, keys: Sequence[str]) -> set[str]:
         """Those of `keys` that no matching document has any more."""
-        gone = set(keys)
-        for start in range(0, len(keys), PAGE):
-            some = keys[start : start + PAGE]
-            ids = [form for key in some for form in _forms(key)]
+        return set(keys) - set(self.lookup(keys))
+
+    def lookup(self, keys: Sequence[str]) -> dict[str, Listed]:
+        """The entries with these keys as they are now."""
+        found: dict[str, Listed] = {}
+        for start in range(0, len(keys), PAGE // 2):
+            ids = [form for key in keys[start : start + PAGE // 2] for form in _forms(key)]
             query = {"$and": [self._query, {self._reader.fields.id: {"$in": ids}}]}
-            gone -= {entry.key for entry in self._read(self._find(query))}
-        return gone
-
-    def lookup(self, key: str) -> Listed | None:
-        """The entry with this key as it is now."""
-        query = {"$and": [self._query, {self._reader.fields.id: {"$in": _forms(key)}}]}
-        found = self._guard(lambda: self._records.find_one(query, self._projection))
-        return None if found is None else self._reader.read(found)
-
-    def entry_of(self, document: Mapping[str, Any]) -> Listed | None:
-        """The entry that a whole document of the collection makes, for change events."""
-        return self._reader.read(document)
+            found |= {entry.key: entry for entry in self._read(self._find(query))}
+        return found
 
     def read(self, entry: Entry, *, max_bytes: int, etag: str | None, modified: str | None) -> Body:
         """The picture behind the entry's URL."""

@@ -96,10 +96,8 @@ def test_a_listing_in_passing_trouble_is_asked_again(source: HttpSource, media: 
 
 def test_one_entry_can_be_looked_up(source: HttpSource, media: Server) -> None:
     media.behaviours["/list"] = lambda h: h.reply(200, b'{"items": [{"id": 1, "url": "/a"}]}')
-    found = source.lookup("1")
-    assert found is not None
-    assert found.key == "1"
-    assert source.lookup("2") is None
+    assert list(source.lookup(["1", "2"])) == ["1"]
+    assert source.lookup([]) == {}
     assert source.absent(["1"]) == {"1"}, "a listing cannot be asked for one item"
 
 
