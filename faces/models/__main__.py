@@ -56,7 +56,7 @@ def _fetch(settings: Settings, keys: Sequence[str], *, with_samples: bool, disca
     chosen, automatic = (list(keys), False) if keys else wanted_keys(settings)
     run = Fetch(places(settings), Terminal(), os.environ)
     made = run.run(chosen, with_samples=with_samples)
-    if automatic:
+    if automatic and files.recorded_choice(settings.models_path) != chosen[0]:
         files.record_choice(settings.models_path, chosen[0])
     if discard:
         run.discard(chosen)
@@ -165,6 +165,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _list(settings)
     except LikenessError as error:
         print(f"faces.models: {error.detail}", file=sys.stderr)
+        return 1
+    except ImportError as error:
+        print(
+            f"faces.models: the package {error.name} is needed for this and is not installed:"
+            " `pip install -r requirements-build.txt`",
+            file=sys.stderr,
+        )
         return 1
     except OSError as error:
         where = f" ({error.filename})" if error.filename else ""

@@ -69,15 +69,12 @@ class Fetch:
 
         Raises ModelFileError, ConfigError for an unknown key.
         """
-        wanted: list[ModelCard | DetectorCard] = [self._detector]
-        for key in keys:
-            self._add(card(key, self._cards), wanted)
+        wrong, photos = self._lacking(keys, with_samples=with_samples)
+        if not wrong and not photos:
+            return []  # without the lock: a folder that cannot be written may be complete
         with locked(self._places.models), contextlib.ExitStack() as stack:
             stack.callback(self.close)
-            wrong = [made for made in wanted if files.problem(self._places.models, made)]
-            photos = with_samples and samples.problem(self._places.samples) is not None
-            if not wrong and not photos:
-                return []
+            wrong, photos = self._lacking(keys, with_samples=with_samples)
             clear_partial(self._places)
             # Once more at the end: a signal can come between a file's making and its clean-up.
             stack.callback(clear_partial, self._places)
@@ -85,6 +82,16 @@ class Fetch:
             for made in wrong:
                 make(self._places.models, made, self._progress)
             return [made.file for made in wrong] + (["samples"] if photos else [])
+
+    def _lacking(
+        self, keys: Sequence[str], *, with_samples: bool
+    ) -> tuple[list[ModelCard | DetectorCard], bool]:
+        """The models that are missing or wrong, each after its base, and whether photos are."""
+        wanted: list[ModelCard | DetectorCard] = [self._detector]
+        for key in keys:
+            self._add(card(key, self._cards), wanted)
+        wrong = [made for made in wanted if files.problem(self._places.models, made)]
+        return wrong, with_samples and samples.problem(self._places.samples) is not None
 
     def discard(self, keys: Sequence[str]) -> None:
         """Removes what is not needed to serve these models: files as published, other models'."""
