@@ -8,7 +8,7 @@ of memory and processor time, and ends when its parent does: then its input ends
 |---|---|---|---|
 | `open` | format, stored_size, orientation, complete, side | picture | size; upright BGR |
 | `look` | side | | size; upright BGR, decoded anew when that is larger |
-| `cut` | placements, size, finer | | crops, BGR, one after another |
+| `cut` | placements, size, finer | | fine, one flag each; crops, BGR, one after another |
 | `jpeg` | box, side, cap | | a JPEG |
 | `close` | | | |
 
@@ -57,7 +57,7 @@ def main() -> None:
                 image = raster.look(head["side"])
                 answer, content = {"size": image.size}, image.tobytes("raw", "BGR")
             elif head["op"] == "cut":
-                content = _cut(raster, head)
+                answer, content = _cut(raster, head)
             elif head["op"] == "jpeg":
                 content = raster.jpeg(tuple(head["box"]), head["side"], head["cap"])
         except Truncated:
@@ -88,12 +88,13 @@ def _open(
     return raster, {"size": image.size}, image.tobytes("raw", "BGR")
 
 
-def _cut(raster: Raster, head: dict[str, Any]) -> bytes:
-    crops = []
+def _cut(raster: Raster, head: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
+    crops, fine = [], []
     for placement in head["placements"]:
         crop = raster.cut(tuple(placement), head["size"], finer=head["finer"])
         crops.append(crop.tobytes("raw", "BGR"))
-    return b"".join(crops)
+        fine.append(raster.is_fine(tuple(placement)))
+    return {"fine": fine}, b"".join(crops)
 
 
 def _read(stream: BinaryIO) -> tuple[dict[str, Any], bytes] | None:

@@ -69,21 +69,24 @@ class OpenPicture:
         answer, body = self._ask({"op": "look", "side": side})
         return _image(answer, body)
 
-    def cut(self, placements: Sequence[Affine], size: int, *, finer: bool = False) -> Pixels:
-        """Square crops, (n, size, size, 3) BGR.
+    def cut(
+        self, placements: Sequence[Affine], size: int, *, finer: bool = False
+    ) -> tuple[Pixels, list[bool]]:
+        """Square crops, (n, size, size, 3) BGR, and whether a finer decode would gain nothing.
 
         Each placement maps corner coordinates of the crop to those of the upright, full-size
         picture. With `finer` the child decodes the picture larger where a crop calls for it.
         """
         crops = np.empty((len(placements), size, size, 3), np.uint8)
+        fine: list[bool] = []
         for start in range(0, len(placements), _CROPS_A_REQUEST):
             part = placements[start : start + _CROPS_A_REQUEST]
             head = {"op": "cut", "placements": part, "size": size, "finer": finer}
-            _, body = self._ask(head)
-            crops[start : start + len(part)] = np.frombuffer(body, np.uint8).reshape(
-                len(part), size, size, 3
-            )
-        return crops
+            answer, body = self._ask(head)
+            pixels = np.frombuffer(body, np.uint8).reshape(len(part), size, size, 3)
+            crops[start : start + len(part)] = pixels
+            fine += answer["fine"]
+        return crops, fine
 
     def jpeg(self, box: Box, *, side: int, cap: int) -> bytes:
         """The part of the upright picture inside `box` as a JPEG of at most `cap` bytes."""

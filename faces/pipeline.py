@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -137,23 +137,19 @@ class Pipeline:
             clock = _Clock(decode=picture.opened_ms)
             found = find(picture)
             clock.lap("detect")
-            placements = self._placements(found)
-            faces = self._judged(picture, found, placements, finer=False)[0]
+            placements = [align.placement(d.landmarks, self._alignment) for d in found]
+            looks = self._looks(picture, found, placements)
+            faces = [look.face for look in looks]
             chosen = list(range(len(faces)) if choose is None else choose(faces))
-            clock.lap("decode")
             while True:
                 part = chosen[len(vectors) :]
                 last = len(part) <= _HELD
-                part = part if last else part[:_CHUNK]
-                sharper, crops = self._judged(
-                    picture, [found[i] for i in part], [placements[i] for i in part], finer=True
-                )
-                for index, face in zip(part, sharper, strict=True):
-                    faces[index] = face
+                crops = self._sharpest(picture, placements, looks, part if last else part[:_CHUNK])
                 clock.lap("decode")
                 if last:
                     break
                 vectors += self._encoded(crops, cancelled, clock)
+            faces = [look.face for look in looks]
         vectors += self._encoded(crops, cancelled, clock)
         for index, vector in zip(chosen, vectors, strict=True):
             faces[index] = replace(faces[index], embedding=vector)
@@ -170,29 +166,38 @@ class Pipeline:
         found = _in_full(self._detector.detect(picture.image, closer), picture)
         return sorted(found, key=lambda d: d.box.area, reverse=True)[:MAX_FACES]
 
-    def _placements(self, found: Sequence[Detection]) -> list[align.Affine]:
-        return [align.placement(detection.landmarks, self._alignment) for detection in found]
-
-    def _judged(
+    def _looks(
         self,
         picture: OpenPicture,
         found: Sequence[Detection],
         placements: Sequence[align.Affine],
-        *,
-        finer: bool,
-    ) -> tuple[list[Face], Pixels]:
-        """The faces with their quality, and with `finer` the crops that it was judged by."""
-        faces: list[Face] = []
-        kept: list[Pixels] = [np.empty((0, self._size, self._size, 3), np.uint8)]
+    ) -> list[_Look]:
+        """The faces as the picture shows them at the size that it is decoded at."""
+        looks: list[_Look] = []
         for start in range(0, len(found), _CHUNK):
             end = start + _CHUNK
-            crops = picture.cut(placements[start:end], self._size, finer=finer)
-            for detection, crop in zip(found[start:end], crops, strict=True):
-                judged = quality.judge(detection, crop)
-                faces.append(Face(detection, judged.value, judged.reasons))
-            if finer:
-                kept.append(crops)
-        return faces, np.concatenate(kept)
+            crops, fine = picture.cut(placements[start:end], self._size)
+            for detection, crop, enough in zip(found[start:end], crops, fine, strict=True):
+                keep = enough and len(looks) < _HELD
+                looks.append(_Look(_judged(detection, crop), crop if keep else None))
+        return looks
+
+    def _sharpest(
+        self,
+        picture: OpenPicture,
+        placements: Sequence[align.Affine],
+        looks: list[_Look],
+        wanted: Sequence[int],
+    ) -> Pixels:
+        """The crops to encode; where the picture was decoded too small, cut and judged again."""
+        crops = np.empty((len(wanted), self._size, self._size, 3), np.uint8)
+        for row, index in enumerate(wanted):
+            crop = looks[index].crop
+            if crop is None:
+                ((crop,), _) = picture.cut([placements[index]], self._size, finer=True)
+                looks[index] = _Look(_judged(looks[index].face.detection, crop), None)
+            crops[row] = crop
+        return crops
 
     def _encoded(self, crops: Pixels, cancelled: Cancelled | None, clock: _Clock) -> list[Vector]:
         if not len(crops):
@@ -202,6 +207,19 @@ class Pipeline:
             vectors = list(self._encoder.encode(crops))
             clock.lap("encode")
         return vectors
+
+
+@dataclass(frozen=True, slots=True)
+class _Look:
+    """A judged face, and its crop where that is worth keeping."""
+
+    face: Face
+    crop: Pixels | None
+
+
+def _judged(detection: Detection, crop: Pixels) -> Face:
+    judged = quality.judge(detection, crop)
+    return Face(detection, judged.value, judged.reasons)
 
 
 class _Clock:

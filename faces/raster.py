@@ -64,6 +64,11 @@ def compose(outer: Affine, inner: Affine) -> Affine:
             d * g + e * j, d * h + e * k, d * i + e * m + f)  # fmt: skip
 
 
+def _step(placement: Affine) -> float:
+    """Full-size pixels per crop pixel."""
+    return math.sqrt(abs(placement[0] * placement[4] - placement[1] * placement[3]))
+
+
 class Raster:
     """A picture's bytes and its pixels at the scale decoded last."""
 
@@ -106,12 +111,15 @@ class Raster:
 
         With `finer` the picture is decoded again, larger, where the crop would be blurred.
         """
-        stored = compose(stored_from_upright(self._orientation, *self._stored), placement)
-        step = math.sqrt(abs(stored[0] * stored[4] - stored[1] * stored[3]))  # stored px / crop px
-        reduced = self._stored[0] / self._pixels.size[0]
-        if finer and reduced > max(1.0, step) * SHARP_ENOUGH:
+        step = _step(placement)
+        if finer and not self.is_fine(placement):
             self._refine(max(1.0, step))
-        return self._warp(stored, step, size)
+        mapping = stored_from_upright(self._orientation, *self._stored)
+        return self._warp(compose(mapping, placement), step, size)
+
+    def is_fine(self, placement: Affine) -> bool:
+        """Whether a crop there has about as many decoded pixels as its own, or all there are."""
+        return self._reduction <= max(1.0, _step(placement)) * SHARP_ENOUGH
 
     def jpeg(self, box: tuple[float, float, float, float], side: int, cap: int) -> bytes:
         """The part of the upright picture in `box` (left, top, right, bottom) as a JPEG.
@@ -144,11 +152,16 @@ class Raster:
             side = max(16, min(side, max(size)) * 2 // 3)
             cap = cap if side > 16 else 2**31
 
+    @property
+    def _reduction(self) -> float:
+        """Stored pixels per decoded pixel."""
+        return self._stored[0] / self._pixels.size[0]
+
     def _refine(self, step: float) -> None:
         """Decode again, larger, where `step` stored pixels per pixel ask for it."""
         by = self._affordable(step)
         shrinks = self._format == "JPEG" or self._webp is not None
-        if shrinks and by < round(self._stored[0] / self._pixels.size[0]):
+        if shrinks and by < round(self._reduction):
             self._pixels = self._decode(self._data, by)
 
     def _affordable(self, step: float) -> int:

@@ -148,7 +148,7 @@ def test_all_orientations_stand_upright(decoder: Decoder, value: int) -> None:
         assert np.array_equal(picture.image, bgr(upright))
         # A crop is cut from the stored pixels: it must land on the same upright ones.
         shift = (1.0, 0.0, 20.0, 0.0, 1.0, 10.0)
-        (crop,) = picture.cut([shift], 40)
+        ((crop,), _) = picture.cut([shift], 40)
         assert np.array_equal(crop, bgr(upright)[10:50, 20:60])
         whole = picture.jpeg(Box(0, 0, 96, 64), side=96, cap=10**6)
     thumbnail = opened(decoder, whole)
@@ -165,8 +165,9 @@ def test_a_large_picture_comes_reduced_and_is_cut_finely(decoder: Decoder) -> No
         assert picture.image.shape == (427, 640, 3)
         assert picture.scale == pytest.approx((3.75, 1600 / 427))
         placement = (1.0, 0.0, 1000.0, 0.0, 1.0, 600.0)
-        (rough,) = picture.cut([placement], 160)
-        (sharp,) = picture.cut([placement], 160, finer=True)
+        ((rough,), before) = picture.cut([placement], 160)
+        ((sharp,), after) = picture.cut([placement], 160, finer=True)
+    assert (before, after) == ([False], [True])
     assert distance(sharp, bgr(fine)) < 5
     assert distance(sharp, bgr(fine)) < distance(rough, bgr(fine)) / 2
 
@@ -174,7 +175,7 @@ def test_a_large_picture_comes_reduced_and_is_cut_finely(decoder: Decoder) -> No
 def test_outside_the_picture_a_crop_is_black(decoder: Decoder) -> None:
     data = png(Image.new("RGB", (40, 40), "white"))
     with decoder.open(data, probe(data), side=640) as picture:
-        beside, across = picture.cut(
+        (beside, across), _ = picture.cut(
             [(1.0, 0.0, 500.0, 0.0, 1.0, 0.0), (1.0, 0.0, -20.0, 0.0, 1.0, -20.0)], 40
         )
     assert beside.max() == 0
