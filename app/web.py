@@ -17,6 +17,7 @@ from starlette.routing import Match
 from app import exchange as exchanges
 from app import log, openapi, problems
 from app.edge import Edge
+from app.embedded import EmbeddedWorker
 from app.metrics import Metrics
 from app.routes import (
     analyse,
@@ -65,9 +66,14 @@ def create_app(
         services = make(settings) if make else build(settings, metrics, encoder_only=encoder_only)
         app.state.services = services
         services.start()
+        worker = EmbeddedWorker() if settings.indexer_embedded and not encoder_only else None
+        if worker is not None:
+            worker.start()
         try:
             yield
         finally:
+            if worker is not None:
+                worker.stop()
             services.stop()
 
     middleware = [
