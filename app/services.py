@@ -15,6 +15,7 @@ import structlog
 
 from app.auth import Keys
 from app.bodies import Budget
+from app.embedded import EmbeddedWorker
 from app.engine import Engine, Wanted
 from app.gate import Gate
 from app.limits import Limits
@@ -74,6 +75,7 @@ class Services:
     thumbnails: Thumbnails
     encoder_choice: Choice
     encoder_only: bool = False
+    worker: EmbeddedWorker | None = None
     client: Client | None = None
     _store: Store | None = None
     _watch: Watch | None = None
@@ -159,9 +161,13 @@ class Services:
         if not self.settings.lazy_load_ml:
             self.engine.load_now()
         self.engine.start()
+        if self.worker is not None:
+            self.worker.start()
 
     def stop(self) -> None:
         """End the threads and close connections, whatever state the database is in."""
+        if self.worker is not None:
+            self.worker.stop()
         self.engine.stop()
         # A database that is away keeps its driver waiting for seconds: the process does not.
         parting = threading.Thread(target=self._part, name="parting", daemon=True)
@@ -207,6 +213,13 @@ def build(settings: Settings, metrics: Metrics, *, encoder_only: bool = False) -
     # CMS's own address, which an operator configured.
     fetcher = LateFetcher(parse_origins(settings.media_allowed_hosts), timeout=FETCH_SECONDS)
     originals = LateFetcher(media_origins(settings), timeout=FETCH_SECONDS)
+    gate, budget = (
+        Gate(GATE_WIDTH, GATE_QUEUE),
+        Budget(BUDGET_PICTURES * settings.max_upload_bytes + 8 * 1024 * 1024),
+    )
+    metrics.gauge("gate_held", "Pictures that are worked on now.", lambda: gate.held)
+    metrics.gauge("gate_waiting", "Pictures that wait for a place.", lambda: gate.waiting)
+    metrics.gauge("body_bytes", "Bytes of request bodies held now.", lambda: budget.held)
     return Services(
         settings=settings,
         keys=keys,
@@ -217,15 +230,16 @@ def build(settings: Settings, metrics: Metrics, *, encoder_only: bool = False) -
         trusted=parse_networks(settings.trusted_proxies),
         engine=_engine(settings, watch, store),
         fetcher=fetcher,
-        gate=Gate(GATE_WIDTH, GATE_QUEUE),
+        gate=gate,
         fetch_gate=Gate(FETCH_WIDTH, FETCH_QUEUE),
-        budget=Budget(BUDGET_PICTURES * settings.max_upload_bytes + 8 * 1024 * 1024),
+        budget=budget,
         originals=originals,
         thumbnails=Thumbnails(
             Originals(folders_of(settings), originals), max_bytes=settings.max_upload_bytes
         ),
         encoder_choice=choose(settings, installed=deepface_installed()),
         encoder_only=encoder_only,
+        worker=EmbeddedWorker() if settings.indexer_embedded and store is not None else None,
         client=client,
         _store=store,
         _watch=watch,

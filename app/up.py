@@ -111,7 +111,7 @@ def main(argv: list[str]) -> int:
 def serve(supervisor: Supervisor, settings: Settings, programs: Commands) -> None:
     """Runs until a signal or a fault; never returns, raises Stopped, ChildEnded or StepFailed."""
     wait_for_port(supervisor, settings.host, settings.port)
-    env = dict(os.environ)
+    env = {**os.environ, "INDEXER_EMBEDDED": "false"}  # here the worker is a child of its own
     atlas = None
     if settings.mongodb_uri is None:
         atlas = supervisor.start(
