@@ -15,7 +15,6 @@ import structlog
 
 from app.auth import Keys
 from app.bodies import Budget
-from app.embedded import EmbeddedWorker
 from app.engine import Engine, Wanted
 from app.gate import Gate
 from app.limits import Limits
@@ -75,7 +74,6 @@ class Services:
     thumbnails: Thumbnails
     encoder_choice: Choice
     encoder_only: bool = False
-    worker: EmbeddedWorker | None = None
     client: Client | None = None
     _store: Store | None = None
     _watch: Watch | None = None
@@ -161,13 +159,9 @@ class Services:
         if not self.settings.lazy_load_ml:
             self.engine.load_now()
         self.engine.start()
-        if self.worker is not None:
-            self.worker.start()
 
     def stop(self) -> None:
         """End the threads and close connections, whatever state the database is in."""
-        if self.worker is not None:
-            self.worker.stop()
         self.engine.stop()
         # A database that is away keeps its driver waiting for seconds: the process does not.
         parting = threading.Thread(target=self._part, name="parting", daemon=True)
@@ -239,7 +233,6 @@ def build(settings: Settings, metrics: Metrics, *, encoder_only: bool = False) -
         ),
         encoder_choice=choose(settings, installed=deepface_installed()),
         encoder_only=encoder_only,
-        worker=EmbeddedWorker() if settings.indexer_embedded and store is not None else None,
         client=client,
         _store=store,
         _watch=watch,
