@@ -6,6 +6,7 @@ the problems that a route may answer with, and examples.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -166,6 +167,9 @@ def _multipart(schema: dict[str, Any], shape: Shape[Any]) -> dict[str, Any]:
 
 def _complete(operation: dict[str, Any], route: APIRoute) -> None:
     name = operation["operationId"]
+    # The first sentence of what the route says is its summary.
+    first = operation["description"].split("\n\n")[0].replace("\n", " ")
+    operation["summary"] = re.split(r"(?<=[^.])[.;:](?:\s|$)", first)[0]
     calls = list(_calls(route.dependant))
     role = next((r for call in calls if (r := getattr(call, ROLE_ATTRIBUTE, None))), None)
     if name == "metrics":

@@ -78,11 +78,14 @@ def only_this_machine(scope: Scope, headers: Mapping[bytes, bytes]) -> None:
         raise Forbidden(_NO_KEYS)
     if scope["method"] in ("GET", "HEAD", "OPTIONS"):
         return
+    # Browsers set Sec-Fetch-Site themselves; older ones and sandboxed pages show only an Origin.
+    site = headers.get(b"sec-fetch-site")
     origin = headers.get(b"origin")
-    site = headers.get(b"sec-fetch-site", b"none")
-    if site not in (b"none", b"same-origin") or (
-        origin is not None and origin.decode("latin-1").partition("://")[2] != host
-    ):
+    if site is not None:
+        foreign = site not in (b"none", b"same-origin")
+    else:
+        foreign = origin is not None and origin.decode("latin-1").partition("://")[2] != host
+    if foreign:
         raise Forbidden(_FOREIGN_PAGE)
 
 

@@ -7,6 +7,7 @@ from starlette.responses import JSONResponse, Response
 
 from app.deps import ExchangeDep, ServicesDep, admit
 from app.page import render
+from app.problems import TITLES
 from faces.errors import NotFound
 
 router = APIRouter(include_in_schema=False)
@@ -29,4 +30,4 @@ def openapi_document(request: Request) -> Response:
 @router.get("/docs", dependencies=[Depends(docs_access)])
 def docs(request: Request) -> Response:
     """The routes, their parameters and errors as a page without scripts."""
-    return render("docs.html", document=request.app.openapi())
+    return render("docs.html", document=request.app.openapi(), codes=TITLES)

@@ -87,7 +87,7 @@ def put_media(
     )
     active = parts.active_model()
     result = parts.store.unchanged(ref, content, PIPELINE_VERSION, active.key)
-    if result is not None and not (active.preparing and active.next):
+    if result is not None and not (active.both and active.next):
         if form.model_fields_set:
             parts.store.update_info(ref, _merged(form, result.item))
         return answer(_indexed(parts, result, active.key, {}))
@@ -111,7 +111,7 @@ def _upcoming(
     parts: Services, client: Client, data: bytes, analysis: Analysis, active: ActiveModel
 ) -> tuple[Analysis, ...]:
     """The same faces by the next model, while a switch to it is being prepared."""
-    if not (active.preparing and active.next) or not analysis.faces:
+    if not (active.both and active.next) or not analysis.faces:
         return ()
     known = [face.detection for face in analysis.faces]
     return (photos.analyse(parts, client, data, "index", known=known, model=active.next.key),)

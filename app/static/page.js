@@ -332,6 +332,7 @@ function tile(item) {
   press.title = item.title || item.media_id;
   const count = `${item.face_count} ${item.face_count === 1 ? "face" : "faces"}`;
   const picture = element("img", { alt: `${item.title || item.media_id}, ${count}`, loading: "lazy" });
+  picture.addEventListener("error", () => press.replaceChildren(`${count}, no preview`), { once: true });
   image(picture, thumbnailPath(item));
   press.append(picture);
   return press;

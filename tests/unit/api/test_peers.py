@@ -38,6 +38,30 @@ def test_names_that_are_not_loopback_are_refused(host: str) -> None:
         only_this_machine(scope("127.0.0.1", header), dict([header]))
 
 
+@pytest.mark.parametrize(
+    ("headers", "foreign"),
+    [
+        ({}, False),
+        ({"origin": "http://localhost:8000"}, False),
+        ({"origin": "http://localhost:9000"}, True),
+        ({"origin": "null"}, True),
+        ({"origin": "null", "sec-fetch-site": "same-origin"}, False),
+        ({"sec-fetch-site": "none"}, False),
+        ({"sec-fetch-site": "same-site"}, True),
+        ({"sec-fetch-site": "cross-site", "origin": "http://localhost:8000"}, True),
+    ],
+)
+def test_a_foreign_page_may_look_but_not_change(headers: dict[str, str], foreign: bool) -> None:
+    pairs = [HOST, *((k.encode(), v.encode()) for k, v in headers.items())]
+    only_this_machine(scope("127.0.0.1", *pairs), dict(pairs))
+    change = scope("127.0.0.1", *pairs, method="POST")
+    if foreign:
+        with pytest.raises(Forbidden):
+            only_this_machine(change, dict(pairs))
+    else:
+        only_this_machine(change, dict(pairs))
+
+
 def test_the_client_behind_a_proxy_is_the_last_address_it_added() -> None:
     trusted = parse_networks(["10.0.0.0/8"])
     forwarded = (b"x-forwarded-for", b"1.1.1.1, 2.2.2.2")

@@ -1,0 +1,195 @@
+"""The page in a real browser."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from app.keys import entry
+from tests.contract.api.conftest import Service, Start
+from tests.contract.api.test_search import group_photo
+from tests.ui.browser import Page
+
+pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("ui")]
+Shot = Callable[[str], None]
+RESULTS = "document.querySelectorAll('#answer .match').length"
+STATUS = "document.getElementById('status').textContent"
+
+
+def test_a_photo_from_the_disk_finds_the_person(
+    page: Page, service: Service, probes: dict[str, Path], shot: Shot
+) -> None:
+    page.open(service.url)
+    page.until("document.querySelectorAll('#gallery img').length > 5")
+    shot("gallery")
+    page.upload("#image", probes["madonna"])
+    page.until(f"{RESULTS} > 0")
+    assert "1 face in the photo" in page.run(STATUS)
+    first = page.run("document.querySelector('#answer .match strong').textContent")
+    assert "madonna" in first
+    assert page.run("document.activeElement.id") == "results"
+    assert page.run("document.querySelectorAll('rect.searched').length") == 1
+    assert page.run("document.querySelector('.face-button').offsetWidth") >= 24
+    shot("results")
+
+
+def test_each_face_of_a_group_is_a_button(
+    page: Page, service: Service, probes: dict[str, Path], tmp_path: Path, shot: Shot
+) -> None:
+    path = tmp_path / "group.jpg"
+    path.write_bytes(group_photo(*probes.values()))
+    page.open(service.url)
+    page.upload("#image", path)
+    page.until("document.querySelectorAll('.face-button').length === 3")
+    names = set()
+    for index in range(3):
+        page.run(f"document.querySelectorAll('.face-button')[{index}].click()")
+        pressed = "[...document.querySelectorAll('.face-button')].map((b) => b.ariaPressed)"
+        assert page.run(f"{pressed}.indexOf('true')") == index
+        name = page.run("document.querySelector('#answer .match strong')?.textContent ?? ''")
+        names.add(name.split("/")[0])
+    assert len(names) == 3
+    shot("group")
+
+
+def test_links_and_the_back_button_lead_where_they_say(page: Page, service: Service) -> None:
+    page.open(f"{service.url}/?limit=3&min_similarity=-1")
+    page.until("document.querySelectorAll('#gallery button').length > 5")
+    page.click("#gallery button")
+    page.until(f"{RESULTS} === 3")
+    assert "media_id=" in page.run("location.search")
+    page.press("Similar")
+    page.until("location.search.includes('face_id=') && " + RESULTS + " === 3")
+    link = page.run("location.href")
+    page.run("history.back()")
+    page.until("location.search.includes('media_id=') && " + RESULTS + " === 3")
+    page.run("history.back()")
+    page.until("document.querySelectorAll('#gallery button').length > 5")
+    page.open(link)
+    page.until(f"{RESULTS} === 3")
+    assert page.run("document.getElementById('limit').value") == "3"
+
+
+def test_a_face_is_named_listed_and_unnamed(page: Page, service: Service, shot: Shot) -> None:
+    page.open(f"{service.url}/?min_similarity=-1&limit=1")
+    page.until("document.querySelectorAll('#gallery button').length > 5")
+    page.click("#gallery button")
+    page.until(f"{RESULTS} === 1")
+    page.press("Name")
+    page.until("document.getElementById('dialog').open")
+    page.type("Ada Lovelace")
+    shot("name")
+    page.key("Enter", 13, "\r")
+    page.until(f"{STATUS}.includes('Saved')")
+    page.press("All photos")
+    page.until("document.getElementById('results-title').textContent === 'Ada Lovelace'")
+    page.until("document.querySelectorAll('#gallery button').length === 1")
+    shot("person")
+    page.run("history.back()")
+    page.until(f"{RESULTS} === 1")
+    page.press("Not this person")
+    page.until(f"{STATUS}.includes('not that person')")
+
+
+def test_the_keyboard_alone_is_enough(page: Page, service: Service) -> None:
+    page.open(service.url)
+    page.until("document.querySelectorAll('#gallery button').length > 5")
+    page.key("Tab", 9)
+    assert page.run("document.activeElement.className") == "skip"
+    page.key("Enter", 13, "\r")
+    page.key("Tab", 9)
+    page.until("document.activeElement.closest('#gallery') !== null")
+    page.key("Enter", 13, "\r")
+    page.until("document.querySelector('#photo img') !== null")
+    page.until("document.activeElement.id === 'results'")
+    page.key("Tab", 9)
+    page.until("document.activeElement.textContent.startsWith('Find face')")
+    page.key("Enter", 13, "\r")
+    page.until("location.search.includes('face_id=')")
+
+
+def test_a_key_is_asked_for_and_kept_in_memory_only(
+    page: Page, start: Start, migrated: dict[str, str], service: Service, shot: Shot
+) -> None:
+    guarded = start(
+        "/readyz", **migrated, API_KEYS=entry("ui", "search", "a key"), LAZY_LOAD_ML="true"
+    )
+    page.open(guarded.url)
+    page.until(f"{STATUS}.includes('API key')")
+    shot("key")
+    page.run("document.getElementById('api_key').focus()")
+    page.type("a key")
+    page.key("Tab", 9)
+    page.until("document.querySelectorAll('#gallery img[src^=\"blob:\"]').length > 2")
+    kept = "JSON.stringify([localStorage, sessionStorage, document.cookie, location.href])"
+    assert "a key" not in page.run(kept)
+
+
+def test_what_cannot_be_done_is_said_in_words(
+    page: Page, start: Start, service: Service, tmp_path: Path, shot: Shot
+) -> None:
+    off = start(FACE_RECOGNITION_ENABLED="false")
+    page.open(off.url)
+    assert "switched off" in page.run("document.getElementById('health').textContent")
+    shot("disabled")
+    page.complaints.clear()  # a refused request is on the console, as it should be
+    page.open(service.url)
+    path = tmp_path / "text.jpg"
+    path.write_text("this is no photo")
+    page.upload("#image", path)
+    page.until("document.getElementById('status').classList.contains('error')")
+    assert "JPEG" in page.run(STATUS)
+    shot("unsupported")
+    page.complaints.clear()
+
+
+def test_it_fits_a_phone_and_a_dark_room(
+    page: Page, service: Service, probes: dict[str, Path], shot: Shot
+) -> None:
+    page.resize(360, 740)
+    page.dark(True)
+    page.open(service.url)
+    page.upload("#image", probes["elton_john"])
+    page.until(f"{RESULTS} > 0")
+    assert page.run("document.documentElement.scrollWidth") <= 360
+    shot("phone-dark")
+    page.open(f"{service.url}/docs")
+    assert page.run("document.documentElement.scrollWidth") <= 360
+    shot("docs-phone")
+
+
+def test_everything_has_a_name(page: Page, service: Service, probes: dict[str, Path]) -> None:
+    page.open(service.url)
+    page.upload("#image", probes["madonna"])
+    page.until(f"{RESULTS} > 0")
+    tree = page.send("Accessibility.getFullAXTree")["nodes"]
+    roles = {"button", "link", "textbox", "spinbutton", "checkbox", "combobox", "image", "Date"}
+    nameless = [
+        node["role"]["value"]
+        for node in tree
+        if not node.get("ignored")
+        and node.get("role", {}).get("value") in roles
+        and not node.get("name", {}).get("value")
+    ]
+    assert not nameless
+    headings = "[...document.querySelectorAll('h1,h2,h3')].map((h) => Number(h.tagName[1]))"
+    levels = page.run(f"{headings}.filter((l, i, all) => i && l > all[i - 1] + 1)")
+    assert levels == []
+    assert page.run("document.documentElement.lang") == "en"
+
+
+def test_without_scripts_the_form_still_searches(
+    page: Page, service: Service, probes: dict[str, Path], shot: Shot
+) -> None:
+    page.send("Emulation.setScriptExecutionDisabled", value=True)
+    page.open(service.url)
+    page.upload("#image", probes["madonna"])
+    root = page.send("DOM.getDocument")["root"]["nodeId"]
+    node = page.send("DOM.querySelector", nodeId=root, selector="#go")["nodeId"]
+    page.send("DOM.focus", nodeId=node)
+    page.key("Enter", 13, "\r")
+    page.until("document.querySelectorAll('#answer .match img').length > 0")
+    assert page.run("document.querySelectorAll('#photo rect').length") == 1
+    shot("no-scripts")
