@@ -45,8 +45,8 @@ def convert(source: bytes) -> bytes:
         initializers = {name: weights[name] for name in used}
         for level, stride in enumerate(STRIDES):
             nodes += _head(graph, weights, initializers, level, f"stride{stride}")
-    except (KeyError, IndexError, ValueError, onnx.onnx_cpp2py_export.checker.ValidationError) as e:
-        raise ModelFileError("The detector's file is not the YuNet network.") from e
+    except (KeyError, IndexError, ValueError, StopIteration) as error:
+        raise ModelFileError("The detector's file is not the YuNet network.") from error
     except Exception as error:
         if type(error).__name__ != "DecodeError":  # protobuf's, which mypy cannot see
             raise
