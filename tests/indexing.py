@@ -11,8 +11,12 @@ from typing import Any
 
 from pymongo.database import Database
 
+from faces.models.files import build_sha256
 from faces.store import Store
+from migrations.runner import Runner
+from migrations.step import discover
 
+MODEL = "facenet128"
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -92,17 +96,11 @@ def prepared(db: Database[dict[str, Any]], uri: str, models_dir: Path) -> Index:
             "MONGODB_URI": uri,
             "MONGODB_DATABASE": db.name,
             "MODEL_DIR": str(models_dir),
-            "FACE_MODEL": "facenet128",
+            "FACE_MODEL": MODEL,
         },
     )
-    done = subprocess.run(
-        [sys.executable, "-m", "migrations", "up"],
-        cwd=ROOT,
-        env=index.environment(),
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
+    active = Runner(db, discover(), lambda line: None).up(
+        lambda: (MODEL, build_sha256(models_dir, MODEL))
     )
-    assert done.returncode == 0, done.stderr
+    assert active.active is not None
     return index
