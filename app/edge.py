@@ -136,7 +136,7 @@ class Edge:
             "unexpected_error",
             request_id=exchange.request_id,
             error=type(error).__name__,
-            stack=[f"{frame.filename}:{frame.lineno} {frame.name}" for frame in frames[-12:]],
+            frames=[f"{frame.filename}:{frame.lineno} {frame.name}" for frame in frames[-12:]],
         )
 
     def _record(self, scope: Scope, exchange: Exchange, status: int) -> None:

@@ -264,7 +264,7 @@ function matchItem(match) {
   const item = element("li", { className: "match" });
   const body = element("div");
   const name = match.media.title || match.media_id;
-  body.append(element("strong", { textContent: name }));
+  body.append(element("strong", { textContent: name, title: name }));
   const line = element("p");
   line.append(
     element("span", { className: "number", textContent: match.similarity.toFixed(2) }),

@@ -1,0 +1,113 @@
+"""What holds around every route: the deadline, errors nobody foresaw, clients that leave."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+import pytest
+
+from app import exchange
+from app.bodies import Budget
+from app.edge import Edge
+from app.metrics import Metrics
+from faces.errors import Busy, DatabaseUnavailable
+
+
+def request(**more: Any) -> dict[str, Any]:
+    return {
+        "type": "http",
+        "method": "GET",
+        "path": "/x",
+        "raw_path": b"/x",
+        "client": ("127.0.0.1", 1),
+        "headers": [(b"host", b"localhost")],
+        **more,
+    }
+
+
+async def call(app: Any, scope: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
+    sent: list[dict[str, Any]] = []
+    edge = Edge(app, metrics=Metrics(), keyless=True, production=False)
+
+    async def receive() -> dict[str, Any]:
+        await asyncio.sleep(60)
+        return {"type": "http.disconnect"}
+
+    async def send(message: dict[str, Any]) -> None:
+        sent.append(message)
+
+    await edge(scope, receive, send)
+    return sent[0], b"".join(message.get("body", b"") for message in sent[1:])
+
+
+def test_our_own_deadline_answers_and_tells_the_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(exchange, "WORK_SECONDS", 0.1)
+    seen: list[bool] = []
+
+    async def slow(scope: Any, receive: Any, send: Any) -> None:
+        gone = exchange.of(scope).gone
+        seen.append(await asyncio.to_thread(gone.wait, 60))
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+
+    async def both() -> tuple[dict[str, Any], bytes]:
+        answer = await call(slow, request())
+        await asyncio.sleep(0.1)
+        return answer
+
+    start, body = asyncio.run(both())
+    assert start["status"] == 504
+    assert json.loads(body)["code"] == "request_timeout"
+    assert seen == [True]
+
+
+def test_an_error_that_nobody_foresaw_says_nothing_of_itself(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    async def broken(scope: Any, receive: Any, send: Any) -> None:
+        raise RuntimeError("canary-9d3e")
+
+    start, body = asyncio.run(call(broken, request()))
+    assert start["status"] == 500
+    assert json.loads(body)["code"] == "internal_error"
+    assert b"canary" not in body
+    captured = capsys.readouterr()
+    assert "canary" not in captured.out + captured.err
+    assert "RuntimeError" in captured.out + captured.err
+
+
+def test_our_errors_have_their_status_wherever_they_come_from() -> None:
+    async def away(scope: Any, receive: Any, send: Any) -> None:
+        raise DatabaseUnavailable
+
+    start, body = asyncio.run(call(away, request()))
+    assert start["status"] == 503
+    assert (b"retry-after", b"2") in start["headers"]
+    assert json.loads(body)["code"] == "database_unavailable"
+
+
+def test_a_request_id_is_taken_only_when_it_is_a_uuid() -> None:
+    async def fine(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b""})
+
+    def answered(given: bytes) -> bytes:
+        headers = [(b"host", b"localhost"), (b"x-request-id", given)]
+        start, _ = asyncio.run(call(fine, request(headers=headers)))
+        return dict(start["headers"])[b"x-request-id"]
+
+    known = b"5f0c6f2e-4c2a-4a57-9d0e-0a1b2c3d4e5f"
+    assert answered(known) == known
+    for odd in (b"", b"a\nb", b"x" * 36, b"{" + known + b"}", known[:-1] + b"\xff"):
+        assert answered(odd) != odd
+
+
+def test_bodies_beyond_the_budget_are_busy() -> None:
+    budget = Budget(100)
+    budget.take(60)
+    with pytest.raises(Busy):
+        budget.take(41)
+    budget.take(40)
+    budget.give_back(100)
+    assert budget.held == 0
