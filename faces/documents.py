@@ -220,6 +220,7 @@ def model_record(document: Document) -> ActiveModel:
         previous=model_record(before) if before else None,
         left_behind=document.get("left_behind", 0),
         preparing=document.get("preparing", False),
+        both=document.get("both", False),
         since=document.get("since"),
     )
 

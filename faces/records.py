@@ -149,7 +149,8 @@ class Subject:
 class ActiveModel:
     """The model whose vectors are searched, the encoder build that made them, and its index.
 
-    `next` is the model that a switch is preparing, `previous` the one to roll back to,
+    `next` is the model that a switch goes to, `previous` the one to roll back to; while `preparing`
+    processes load `next`, while `both` each picture that is indexed gets its vectors, too;
     `left_behind` the number of faces that had no vector of this model at the flip.
     """
 
@@ -160,6 +161,7 @@ class ActiveModel:
     next: ActiveModel | None = None
     previous: ActiveModel | None = None
     preparing: bool = False
+    both: bool = False
     left_behind: int = 0
     since: dt.datetime | None = None
 

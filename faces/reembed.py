@@ -114,8 +114,14 @@ class _Work:
             began = time.monotonic()
             self._item(media)
             self._run.state["done"] = self.done
+            # Faces that came meanwhile were not counted at the beginning.
+            total = max(self.done, self._run.counters["total"] or 0)
             self._run.progress(
-                done=self.done, faces=self.done, failed=len(self.failed), cursor=media["_id"]
+                done=self.done,
+                total=total,
+                faces=self.done,
+                failed=len(self.failed),
+                cursor=media["_id"],
             )
             if self.full:
                 return

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Sequence
+from typing import Literal, TypeAlias
 
 from faces import documents
 from faces.database import FACES, MODELS, Db, Document, in_transaction, translate
@@ -18,6 +19,10 @@ from faces.search import index_name
 ACTIVE = "active"
 RESERVED = "~canary"
 """The collection of the index's canaries: not a client's, and never re-embedded."""
+Stage: TypeAlias = Literal["idle", "load", "both", "enforced"]
+"""`load`: processes load the next model. `both`: they give each new picture both vectors.
+`enforced`: a picture without both is not stored."""
+_STAGES: tuple[Stage, ...] = ("idle", "load", "both", "enforced")
 _MODEL = ("model", "build", "index", "quantization")
 
 
@@ -83,20 +88,19 @@ class ModelStore:
                 )
             if document["index"] == index:
                 raise Conflict("This is the active model already.")
-            return self._change(document, {"next": wanted, "preparing": False}, session)
+            return self._change(document, {"next": wanted, **_stage("idle")}, session)
 
         return documents.model_record(in_transaction(self._db, work))
 
-    def set_preparing(self, key: str, preparing: bool) -> None:
-        """From now on every indexed picture needs vectors of both models, or no longer."""
+    def set_stage(self, key: str, stage: Stage) -> None:
+        """How far the preparation of the switch to `key` is; see `Stage`."""
 
         def work(session: DbSession) -> None:
             document = self._present(session)
             upcoming = document.get("next")
             if upcoming is None or upcoming["model"] != key:
                 raise Conflict("The switch was changed by another process: begin again.")
-            if document.get("preparing", False) != preparing:
-                self._change(document, {"preparing": preparing}, session)
+            self._change(document, _stage(stage), session)
 
         in_transaction(self._db, work)
 
@@ -113,13 +117,13 @@ class ModelStore:
                 return document
             if upcoming is None or upcoming["model"] != key:
                 raise Conflict(f"No switch to {key} is being prepared.")
-            if not document.get("preparing") and key != document["model"]:
+            if not document.get("enforced") and key != document["model"]:
                 raise Conflict("The switch is not prepared: the processes were not asked yet.")
             changes = {
                 **upcoming,
                 "previous": {name: document[name] for name in _MODEL},
                 "next": None,
-                "preparing": False,
+                **_stage("idle"),
                 "left_behind": left_behind,
                 "since": _now(),
             }
@@ -137,7 +141,7 @@ class ModelStore:
                 if (entry := document.get(name)) is not None and entry["index"] == index:
                     gone[name] = None
             if "next" in gone:
-                gone["preparing"] = False
+                gone |= _stage("idle")
             if gone:
                 self._change(document, gone, session)
 
@@ -170,14 +174,14 @@ def missing_query(key: str) -> Document:
 def check_covered(db: Db, models: Sequence[str], session: DbSession) -> None:
     """Raises Busy unless the vectors about to be stored are of all models that count now.
 
-    Those are the active one and, while a switch is being prepared, the next one: no face stored
-    during a flip lacks the vector that is searched after it.
+    Those are the active one and, shortly before a flip, the next one: no face stored during a flip
+    lacks the vector that is searched after it.
     """
     document = db[MODELS].find_one({"_id": ACTIVE}, session=session)
     if document is None:
         return
     needed = [document["model"]]
-    if document.get("preparing") and document.get("next"):
+    if document.get("enforced") and document.get("next"):
         needed.append(document["next"]["model"])
     if not set(needed) <= set(models):
         raise Busy(
@@ -196,6 +200,11 @@ def _fields(
         "index": index or index_name(key),
         "quantization": quantization,
     }
+
+
+def _stage(stage: Stage) -> Document:
+    reached = _STAGES.index(stage)
+    return {"preparing": reached >= 1, "both": reached >= 2, "enforced": reached >= 3}
 
 
 def _now() -> dt.datetime:

@@ -14,7 +14,7 @@ from migrations import choice, recall, shadow
 from migrations.ledger import Ledger
 from migrations.runner import Runner, Say
 from migrations.step import discover
-from migrations.switching import Switch, Wish
+from migrations.switching import Switch, Wish, check_left
 
 ACTIONS = ("flip", "rollback", "prune")
 
@@ -96,8 +96,8 @@ def _switch(
         vectors = shadow.read(db, before.key, key, options.sample)
         tell("\n".join(shadow.compare(before.key, key, vectors).lines()))
         return 0
-    missing = switch.embed(key)
-    tell(f"every face has a vector of {key}" if not missing else f"{missing} face(s) lack {key}")
+    failed = switch.embed(key)
+    tell(f"every face has a vector of {key}" if not failed else f"{failed} face(s) lack {key}")
     upcoming = switch.ready(key)
     if upcoming is not None:
         runner.wait([upcoming.index], options.timeout)
@@ -124,11 +124,13 @@ def _finish(
         return 0
     runner.wait([upcoming.index], options.timeout)
     # Refused before any process is asked to load anything.
-    switch.check_missing(key, options.leave_behind)
+    check_left(key, switch.embed(key), options.leave_behind)
     switch.prepare(key)
-    missing = switch.embed(key)
-    active = switch.flip(key, leave_behind=max(options.leave_behind, 0))
-    note = f"; {missing} face(s) were left behind" if missing else ""
+    # What was indexed between the two; from here on nothing new lacks the vector.
+    switch.embed(key)
+    active = switch.flip(key, leave_behind=options.leave_behind)
+    left = active.left_behind
+    note = f"; {left} face(s) were left behind" if left else ""
     tell(f"{active.key} is the active model{note}")
     return 0
 

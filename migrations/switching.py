@@ -26,6 +26,8 @@ from migrations import indexes
 from migrations.runner import Runner
 
 PREPARE_S = 120.0
+SEEN_S = 2.5
+"""A change of the model document is seen by every process within two seconds."""
 FOLLOW_S = 0.5
 PRUNE_PAGE = 500
 Say = Callable[[str], None]
@@ -68,9 +70,10 @@ class Switch:
         return active
 
     def embed(self, key: str, *, limit: int | None = None) -> int:
-        """How many faces still lack the vector after the job that gives it to all of them.
+        """How many faces could not be given the vector by the job that gives it to all of them.
 
-        A live worker runs the job; without one it runs here. Progress is told as it goes.
+        A live worker runs the job; without one it runs here. Progress is told as it goes. Faces
+        that were indexed meanwhile may lack it, too, and are not counted.
         """
         missing = self._models.missing(key)
         if not missing:
@@ -81,8 +84,7 @@ class Switch:
         params: Document = {"model": key} | ({"limit": limit} if limit else {})
         job_id = job.job_id if job else self._store.jobs.enqueue("reembed", None, params)
         self._say(f"embedding {missing} faces for {key}, job {job_id}")
-        self._follow(job_id)
-        return self._models.missing(key)
+        return self._follow(job_id)
 
     def prepare(self, key: str, timeout_s: float = PREPARE_S) -> None:
         """Returns when every live process can make the next model's vectors.
@@ -90,8 +92,8 @@ class Switch:
         From then on each picture that is indexed gets both. Raises Conflict naming a process that
         cannot, and takes the preparation back.
         """
-        self._models.set_preparing(key, True)
-        self._say(f"preparing: every picture that is indexed now gets a vector of {key}, too")
+        self._models.set_stage(key, "load")
+        self._say(f"preparing: the processes load {key}")
         until = time.monotonic() + timeout_s
         told = ""
         while True:
@@ -102,7 +104,7 @@ class Switch:
             ]
             stuck = [process for process in waiting if process.problem]
             if stuck or (waiting and time.monotonic() > until):
-                self._models.set_preparing(key, False)
+                self._models.set_stage(key, "idle")
                 named = ", ".join(f"{p.role} {p.name.split('/')[1]}" for p in stuck or waiting)
                 why = stuck[0].problem if stuck else f"not within {timeout_s:.0f} s"
                 raise Conflict(f"Not every process has loaded {key}: {named} ({why}).")
@@ -113,7 +115,12 @@ class Switch:
                 self._say(line)
                 told = line
             time.sleep(0.25)
-        # What was being stored when the preparation began may still lack the new vector.
+        self._models.set_stage(key, "both")
+        self._say(f"every picture that is indexed now gets a vector of {key}, too")
+        # Every process has seen that before a picture without is refused, ...
+        time.sleep(SEEN_S)
+        self._models.set_stage(key, "enforced")
+        # ... and what was being stored before is stored before the last look.
         time.sleep(IN_FLIGHT_S)
 
     def flip(self, key: str, *, leave_behind: int = 0) -> ActiveModel:
@@ -124,24 +131,14 @@ class Switch:
                 return active
             if active.next is None or active.next.key != key:
                 raise Conflict(f"No switch to {key} is being prepared.")
-            missing = self.check_missing(key, leave_behind)
+            missing = self._models.missing(key)
+            check_left(key, missing, leave_behind)
             state = list_indexes(self._db).get(active.next.index)
             if state is None or not state.queryable:
                 raise Conflict(f"The vector index {active.next.index} is not queryable yet.")
             active = self._models.flip(key, missing)
         self._say(f"the active model is {key}")
         return active
-
-    def check_missing(self, key: str, leave_behind: int) -> int:
-        """How many faces lack the vector. Raises Conflict when more than `leave_behind` do."""
-        missing = self._models.missing(key)
-        if missing > leave_behind:
-            raise Conflict(
-                f"{missing} face(s) have no vector of {key}: their originals are gone or "
-                f"unreadable. `python -m migrations model {key} --leave-behind {missing}` "
-                "switches without them; they stay stored, and search no longer finds them."
-            )
-        return missing
 
     def roll_back(self) -> str:
         """The key of the model that was active before, which is now the next one."""
@@ -202,8 +199,11 @@ class Switch:
         version = int(active.index.rpartition("_v")[2])
         return index_name(wish.key, version + 1)
 
-    def _follow(self, job_id: str) -> None:
-        """Tells the job's progress until it ends; without a live worker it runs here."""
+    def _follow(self, job_id: str) -> int:
+        """Tells the job's progress until it ends; without a live worker it runs here.
+
+        How many faces it could not do.
+        """
         holder = Holder.this_process("migrations")
         told = ""
         here: threading.Thread | None = None
@@ -226,7 +226,7 @@ class Switch:
             if job.state == "succeeded":
                 if here is not None:
                     here.join()
-                return
+                return job.failed
             time.sleep(FOLLOW_S)
 
     def _other_models(self, active: ActiveModel) -> Sequence[str]:
@@ -260,3 +260,13 @@ class Switch:
                 count += self._db[FACES].bulk_write(writes, ordered=False).modified_count
             after = rows[-1]["_id"]
             self._say(f"dropped {count} vectors of {key}")
+
+
+def check_left(key: str, missing: int, leave_behind: int) -> None:
+    """Raises Conflict when more faces lack the vector than may be left behind."""
+    if missing > leave_behind:
+        raise Conflict(
+            f"{missing} face(s) have no vector of {key}: their originals are gone or unreadable. "
+            f"`python -m migrations model {key} --leave-behind {missing}` switches without them; "
+            "they stay stored, and search no longer finds them."
+        )

@@ -289,7 +289,7 @@ class TestRefusals:
             {
                 "$set": {
                     "next": {"model": "sface", "build": "", "index": "i", "quantization": "none"},
-                    "preparing": True,
+                    "enforced": True,
                 }
             },
         )
