@@ -7,6 +7,7 @@ one of them ends, all end: a half-running service that hides a crash helps nobod
 
 from __future__ import annotations
 
+import errno
 import http.client
 import json
 import os
@@ -28,6 +29,7 @@ WEB_DRAIN = 5  # seconds that requests in flight get
 SERVICE_GRACE = 6.0  # web and worker together; with the next it stays below ten seconds
 ATLAS_GRACE = 3.0
 LEASE_HELD = 3  # exit status of `indexer once`
+NO_ATLAS = "The embedded Atlas did not start: see its message above. Nothing is served."
 FAULT_PATIENCE = 2.0  # what the others wait for may be what just died
 PORT_PATIENCE = 3.0  # a run that was killed a moment ago may still be letting go of it
 
@@ -122,11 +124,14 @@ def serve(supervisor: Supervisor, settings: Settings, programs: Commands) -> Non
             on_parent_death=signal.SIGTERM,
             stdout=subprocess.PIPE,
         )
-    step(supervisor, "Getting the models", programs.models, env)
+    try:
+        step(supervisor, "Getting the models", programs.models, env)
+    except ChildEnded:
+        raise StepFailed(NO_ATLAS) from None
     if atlas is not None:
         uri = supervisor.first_line(atlas, 60).strip()
         if not uri:
-            raise StepFailed("The embedded Atlas did not start: see its message above.")
+            raise StepFailed(NO_ATLAS)
         env["MONGODB_URI"] = uri
     step(supervisor, "Applying the migrations", programs.migrations, env)
     if atlas is None and programs.samples is not None:
@@ -240,9 +245,14 @@ def wait_for_port(supervisor: Supervisor, host: str, port: int) -> None:
             return
     except socket.gaierror:
         raise ConfigError(f"HOST={host} is not an address of this machine.") from None
+    number = fault[-1].errno
+    if number == errno.EADDRNOTAVAIL:
+        raise ConfigError(f"HOST={host} is not an address of this machine.") from fault[-1]
+    why = "needs more rights" if number == errno.EACCES else "is in use"
+    another = port + 1 if 1024 <= port < 65535 else 8000
     raise ConfigError(
-        f"Port {port} on {host} cannot be used ({fault[-1].strerror}). Stop the program that "
-        f"has it, or choose another: PORT={port + 1 if port < 65535 else 8000} make run"
+        f"Port {port} on {host} {why}. Stop the program that has it, or choose another: "
+        f"PORT={another} make run"
     ) from fault[-1]
 
 

@@ -38,6 +38,8 @@ else:
     signal.signal(signal.SIGTERM, end)
 note(name, os.getpid())
 if name == "atlas":
+    if "broken" in sys.argv:
+        sys.exit(1)
     print("mongodb://127.0.0.1:1/?fake", flush=True)
 if name in ("models", "migrations", "samples"):
     with (folder / "steps").open("a") as log:
@@ -241,8 +243,16 @@ def test_a_busy_port_is_one_plain_sentence(start: Any) -> None:
         status, errors = run.end()
     assert status == 1
     assert errors.count("\n") == 1
-    assert f"Port {port} on 127.0.0.1 cannot be used" in errors
+    assert f"Port {port} on 127.0.0.1 is in use" in errors
     assert not (run.folder / "atlas").exists()
+
+
+def test_an_atlas_that_does_not_start_is_no_loss_of_data(start: Any) -> None:
+    run = start("atlas:broken", "models:slow")
+    status, errors = run.end()
+    assert status == 1
+    assert "The embedded Atlas did not start" in errors
+    assert not (run.folder / "web").exists()
 
 
 def test_killing_make_ends_everything(tmp_path: Path) -> None:
