@@ -7,21 +7,21 @@ one of them ends, all end: a half-running service that hides a crash helps nobod
 
 from __future__ import annotations
 
-import errno
 import http.client
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 
+from app.ports import address, loopback, wait_for_port
 from app.supervisor import ChildEnded, Stopped, Supervisor, how
 from faces import processes
-from faces.errors import ConfigError, LikenessError
+from faces.errors import LikenessError
 from faces.settings import Settings, load
 
 USAGE = "usage: python -m app up   (settings come from the environment)"
@@ -31,7 +31,6 @@ ATLAS_GRACE = 3.0
 LEASE_HELD = 3  # exit status of `indexer once`
 NO_ATLAS = "The embedded Atlas did not start: see its message above. Nothing is served."
 FAULT_PATIENCE = 2.0  # what the others wait for may be what just died
-PORT_PATIENCE = 3.0  # a run that was killed a moment ago may still be letting go of it
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +111,7 @@ def main(argv: list[str]) -> int:
 
 def serve(supervisor: Supervisor, settings: Settings, programs: Commands) -> None:
     """Runs until a signal or a fault; never returns, raises Stopped, ChildEnded or StepFailed."""
-    wait_for_port(supervisor, settings.host, settings.port)
+    wait_for_port(partial(supervisor.wait, every=0.1), settings.host, settings.port)
     env = {**os.environ, "INDEXER_EMBEDDED": "false"}  # here the worker is a child of its own
     atlas = None
     if settings.mongodb_uri is None:
@@ -221,50 +220,6 @@ def ensure_collection(settings: Settings, name: str) -> None:
         Store(database(client, settings)).ensure_collection(name)
     finally:
         client.close()
-
-
-def wait_for_port(supervisor: Supervisor, host: str, port: int) -> None:
-    """Returns when the address can be bound; raises ConfigError when it cannot be for 3 seconds."""
-    fault: list[OSError] = []
-
-    def free() -> bool:
-        family, kind, _, _, target = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-        with socket.socket(family, kind) as trial:
-            trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                trial.bind(target)
-            except OSError as error:
-                fault.append(error)
-                return False
-        return True
-
-    try:
-        if supervisor.wait(free, PORT_PATIENCE, every=0.2):
-            return
-    except socket.gaierror:
-        raise ConfigError(f"HOST={host} is not an address of this machine.") from None
-    number = fault[-1].errno
-    if number == errno.EADDRNOTAVAIL:
-        raise ConfigError(f"HOST={host} is not an address of this machine.") from fault[-1]
-    why = "needs more rights" if number == errno.EACCES else "is in use"
-    another = port + 1 if 1024 <= port < 65535 else 8000
-    raise ConfigError(
-        f"Port {port} on {host} {why}. Stop the program that has it, or choose another: "
-        f"PORT={another} make run"
-    ) from fault[-1]
-
-
-def loopback(host: str) -> str:
-    """Where this machine reaches a server that listens on `host`."""
-    return {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}.get(host, host)  # noqa: S104
-
-
-def address(host: str, port: int) -> str:
-    """The URL to open in a browser."""
-    near = loopback(host)
-    return f"http://[{near}]:{port}/" if ":" in near else f"http://{near}:{port}/"
 
 
 def say(sentence: str, *, error: bool = False) -> None:

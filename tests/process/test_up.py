@@ -61,14 +61,14 @@ time.sleep(60)
 """
 MAIN = """
 import sys
-from app import up
+from app import ports, up
 def fake(name):
     extra = [part.partition(":")[2] for part in sys.argv[3:] if part.startswith(name + ":")]
     return (sys.executable, "-c", sys.argv[1], name, sys.argv[2], *extra)
 up.commands = lambda settings: up.Commands(
     **{n: fake(n) for n in ("atlas", "models", "migrations", "samples", "web", "worker")}
 )
-up.WEB_DRAIN, up.SERVICE_GRACE, up.ATLAS_GRACE, up.PORT_PATIENCE = 1, 1.0, 1.0, 0.5
+up.WEB_DRAIN, up.SERVICE_GRACE, up.ATLAS_GRACE, ports.PATIENCE = 1, 1.0, 1.0, 0.5
 sys.exit(up.main([]))
 """
 
