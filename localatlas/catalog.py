@@ -120,10 +120,14 @@ class Catalog:
 
         It is remembered with the change that it brings about.
         """
-        if self._seen is not None and event_time <= self._seen:
+        if not self.is_new(event_time):
             return False
         self._seen = event_time
         return True
+
+    def is_new(self, event_time: Timestamp) -> bool:
+        """Whether an event came after the last drop or rename that was taken up."""
+        return self._seen is None or event_time > self._seen
 
     def _store(self, entries: dict[str, Entry]) -> None:
         documents = [

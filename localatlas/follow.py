@@ -154,24 +154,25 @@ class Follower(threading.Thread):
                 )
 
     def _apply(self, event: Mapping[str, Any]) -> None:
-        kind = event["operationType"]
-        uuid = event.get("collectionUUID")
-        uuid = None if uuid is None else bytes(uuid)
+        kind, uuid, at = event["operationType"], event.get("collectionUUID"), event["clusterTime"]
+        if uuid is None:
+            return  # of a whole database, or of no collection
+        uuid = bytes(uuid)
+        namespace = (event["ns"]["db"], event["ns"]["coll"])
         if kind in ("insert", "update", "replace", "delete"):
-            namespace = (event["ns"]["db"], event["ns"]["coll"])
-            followed = self._indexes.followed(uuid, namespace)
+            followed = self._indexes.followed(uuid, namespace, at)
             if followed:
                 identity = event["documentKey"]["_id"]
                 document = None if kind == "delete" else event.get("fullDocument")
                 for live in followed:
                     for build in live.builds:
                         build.apply(identity, document)
-        elif kind == "drop" and uuid is not None:
-            self._indexes.dropped(uuid, event["clusterTime"])
-        elif kind == "rename" and uuid is not None:
+        elif kind == "drop":
+            self._indexes.dropped(uuid, namespace, at)
+        elif kind == "rename":
             target = (event["to"]["db"], event["to"]["coll"])
             wall = event.get("wallTime") or DatetimeMS(int(time.time() * 1000))
-            self._indexes.renamed(uuid, target, event["clusterTime"], wall.as_datetime(wire.EXACT))
+            self._indexes.renamed(uuid, namespace, target, at, wall.as_datetime(wire.EXACT))
 
     def _scanned(self) -> list[tuple[Live, Build]]:
         return [

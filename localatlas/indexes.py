@@ -235,31 +235,39 @@ class Indexes:
         """Where the vectors of a build are kept."""
         return self._folder / f"{live.entry.id}-{build.version}.vectors"
 
-    def followed(self, uuid: bytes | None, namespace: tuple[str, str]) -> list[Live]:
+    def followed(self, uuid: bytes, namespace: tuple[str, str], at: Timestamp) -> list[Live]:
         """The indexes that an event of this collection concerns."""
         with self._lock:
-            found = self._by_uuid.get(uuid or b"", [])
-            if not found and uuid is not None and self._by_uuid.get(b""):
+            found = self._by_uuid.get(uuid, [])
+            # A renamed collection's first event tells its new uuid, unless it is an old event that
+            # is read again: then another collection had the name.
+            if not found and self._by_uuid.get(b"") and self._catalog.is_new(at):
                 waiting = [one for one in self._by_uuid[b""] if one.entry.namespace == namespace]
                 for live in waiting:
                     self._adopt(live, uuid)
                 return waiting
             return list(found)
 
-    def dropped(self, uuid: bytes, at: Timestamp) -> None:
+    def dropped(self, uuid: bytes, namespace: tuple[str, str], at: Timestamp) -> None:
         """A collection is gone, and its indexes with it."""
         with self._lock:
+            gone = self.followed(uuid, namespace, at)
             if self._catalog.first_time(at):
-                self.drop(*self._by_uuid.get(uuid, []))
+                self.drop(*gone)
 
     def renamed(
-        self, uuid: bytes, target: tuple[str, str], at: Timestamp, wall: datetime.datetime
+        self,
+        uuid: bytes,
+        source: tuple[str, str],
+        target: tuple[str, str],
+        at: Timestamp,
+        wall: datetime.datetime,
     ) -> None:
         """A collection has another name: its indexes go with it, the target's own are gone."""
         with self._lock:
+            moved = self.followed(uuid, source, at)
             if not self._catalog.first_time(at):
                 return
-            moved = list(self._by_uuid.get(uuid, []))
             self.drop(
                 *(
                     live

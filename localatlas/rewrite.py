@@ -218,10 +218,11 @@ def _without_score() -> Document:
 def listed(documents: Sequence[Document], rest: Pipeline) -> Pipeline:
     """The pipeline that yields `documents`, whatever its collection holds, then `rest`.
 
-    A facet has one document even of a collection that does not exist.
+    A facet has one document even of nothing; nothing is matched, since the engine would read the
+    whole collection before it applied a limit.
     """
     return [
-        {"$limit": 1},
+        {"$match": {"_id": {"$in": []}}},
         {"$facet": {"_": [{"$limit": 1}]}},
         {"$project": {"_": {"$literal": list(documents)}}},
         {"$unwind": "$_"},
