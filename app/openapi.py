@@ -64,6 +64,14 @@ _OPEN = {"healthz", "readyz"}
 _RETRY = {"Retry-After": {"description": "Seconds.", "schema": {"type": "integer"}}}
 _REQUEST_ID = {"X-Request-ID": {"description": "The request id.", "schema": {"type": "string"}}}
 
+_REQUEST_ID_PARAMETER = {
+    "name": "X-Request-ID",
+    "in": "header",
+    "required": False,
+    "description": "A UUID of your own for this request; anything else is replaced by a new one.",
+    "schema": {"type": "string"},
+}
+
 
 def install(app: FastAPI) -> None:
     """Let `app.openapi()` give the completed document, made once when it is first asked for."""
@@ -180,6 +188,7 @@ def _complete(operation: dict[str, Any], route: APIRoute) -> None:
         operation["description"] = f"{text}\n\nNeeds a key of the role `{role}` or above.".strip()
     elif name in _OPEN:
         operation["security"] = []
+    operation.setdefault("parameters", []).append(_REQUEST_ID_PARAMETER)
     shape = _shape(route)
     if shape is not None:
         operation["requestBody"] = _body(shape, name)

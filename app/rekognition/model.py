@@ -82,12 +82,12 @@ def _operation(
     return name, Operation(name, role, Record(named, required, defaults, one_of), images)
 
 
-_IN = {"CollectionId*": COLLECTION_ID}
-_IN_USER = {**_IN, "UserId*": USER_ID, "ClientRequestToken": CLIENT_TOKEN}
-_PAGE = {"NextToken": TOKEN, "MaxResults": Whole(0, 4096)}
-_MATCHES = {"MaxFaces": Whole(1, MOST_MATCHES), "FaceMatchThreshold": Percent()}
-_USER_MATCHES = {"UserMatchThreshold": Percent(), "MaxUsers": Whole(1, 500)}
-_OF_USER = {**_IN_USER, "FaceIds*": ListOf(FACE_ID, 1, MOST_ASSOCIATED)}
+_IN: dict[str, Shape] = {"CollectionId*": COLLECTION_ID}
+_IN_USER: dict[str, Shape] = {**_IN, "UserId*": USER_ID, "ClientRequestToken": CLIENT_TOKEN}
+_PAGE: dict[str, Shape] = {"NextToken": TOKEN, "MaxResults": Whole(0, 4096)}
+_MATCHES: dict[str, Shape] = {"MaxFaces": Whole(1, MOST_MATCHES), "FaceMatchThreshold": Percent()}
+_USER_MATCHES: dict[str, Shape] = {"UserMatchThreshold": Percent(), "MaxUsers": Whole(1, 500)}
+_OF_USER: dict[str, Shape] = {**_IN_USER, "FaceIds*": ListOf(FACE_ID, 1, MOST_ASSOCIATED)}
 
 OPERATIONS: Mapping[str, Operation] = MappingProxyType(
     dict(
