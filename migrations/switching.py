@@ -89,9 +89,13 @@ class Switch:
     def prepare(self, key: str, timeout_s: float = PREPARE_S) -> None:
         """Returns when every live process can make the next model's vectors.
 
+        Another index of the active model needs no preparation.
+
         From then on each picture that is indexed gets both. Raises Conflict naming a process that
         cannot, and takes the preparation back.
         """
+        if key == self._active().key:
+            return
         self._models.set_stage(key, "load")
         self._say(f"preparing: the processes load {key}")
         until = time.monotonic() + timeout_s
@@ -222,7 +226,8 @@ class Switch:
                 self._say(line)
                 told = line
             if job.state in ("failed", "cancelled"):
-                raise Conflict(f"Embedding stopped: {job.last_error or job.state}.")
+                reason = (job.last_error or f"it was {job.state}").rstrip(".")
+                raise Conflict(f"Embedding stopped: {reason}.")
             if job.state == "succeeded":
                 if here is not None:
                     here.join()

@@ -44,6 +44,7 @@ _INDEXES: dict[str, list[dict[str, object]]] = {
     ],
     "likeness_crops": [{"key": {"collection": 1, "media_id": 1}, "name": "by_item"}],
     "likeness_models": [],
+    "likeness_aliases": [{"key": {"collection": 1}, "name": "by_collection"}],
 }
 
 
