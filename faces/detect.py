@@ -29,6 +29,8 @@ MAX_CANDIDATES = 5000
 SMALL = 20.0
 """Pixels of a face, shorter side, below which its like may have been overlooked."""
 TILE, TILE_OVERLAP = 640, 96
+_LARGE_ENOUGH = 64
+"""Pixels of the shorter side from which on a face could be too large."""
 _MULTIPLE = 32
 _MAX_LOGIT, _MAX_LOG_SIZE = 50.0, 10.0  # beyond any sense, before any overflow
 
@@ -63,7 +65,7 @@ class Detector:
         found = self._pass(image, self._min_confidence)
         if closer is not None and (not len(found) or found[:, 2:4].min() < SMALL):
             found = self._with_closer_look(found, image, closer())
-        if not len(found) and max(image.shape[:2]) >= TILE // 2:
+        if not len(found) and min(image.shape[:2]) >= _LARGE_ENOUGH:
             found = self._pass(_halved(image), max(self._min_confidence, RETRY_CONFIDENCE))
             found[:, :14] *= 2
         if not len(found) or found[0, 14] < SURE:

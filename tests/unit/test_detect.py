@@ -98,6 +98,21 @@ def test_absurd_outputs_do_not_overflow_into_warnings() -> None:
     assert np.isfinite(rows).all()
 
 
+@pytest.mark.parametrize(("width", "height"), [(640, 1), (1, 640), (16, 16), (640, 70), (63, 64)])
+def test_any_shape_can_be_looked_at(width: int, height: int) -> None:
+    empty = np.zeros((height, width, 3), np.uint8)
+    assert (
+        Detector(Marks()).detect(empty, lambda: np.zeros((height * 2, width * 2, 3), np.uint8))
+        == []
+    )
+
+
+@pytest.mark.parametrize("where", [(0, 0), (639, 479), (0, 479), (320, 0)])
+def test_a_doubtful_face_at_the_rim_can_be_looked_at_turned(where: tuple[int, int]) -> None:
+    found = Detector(Marks(90, confidence=0.85)).detect(marked(where))
+    assert len(found) == 1
+
+
 @pytest.mark.parametrize(("width", "height"), [(640, 480), (33, 31), (16, 16), (641, 639)])
 def test_any_size_is_padded_to_what_the_network_takes(width: int, height: int) -> None:
     network = Marks(10)
