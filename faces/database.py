@@ -49,6 +49,7 @@ TOMBSTONES = "likeness_tombstones"
 CROPS = "likeness_crops"
 MODELS = "likeness_models"
 MIGRATIONS = "likeness_migrations"
+ALIASES = "likeness_aliases"
 OWN_COLLECTIONS = (
     FACES,
     MEDIA,
@@ -61,6 +62,7 @@ OWN_COLLECTIONS = (
     CROPS,
     MODELS,
     MIGRATIONS,
+    ALIASES,
 )
 
 SEARCH_TIMEOUT_S = 8.0

@@ -91,6 +91,7 @@ def face_record(document: Document, *, unassigned: frozenset[str] = frozenset())
         created_at=document["created_at"],
         hidden=document["hidden"],
         models=tuple(sorted(document.get("builds") or {})),
+        frame=(int(document["frame"][0]), int(document["frame"][1])),
     )
 
 

@@ -94,6 +94,23 @@ class Finder:
         vectors = [[vector for _, vector in rows]]
         return self._search(request, vectors, active, own=own, rejected=rejected)
 
+    def stored(
+        self,
+        collection: str,
+        active: ActiveModel,
+        *,
+        face_ids: Sequence[str] | None = None,
+        subject_id: str | None = None,
+        limit: int = SUBJECT_FACES,
+    ) -> dict[str, Vector]:
+        """The stored vectors of some faces, or of a subject's best faces, by face id."""
+        query: Document = {"collection": collection}
+        if face_ids is not None:
+            query["_id"] = {"$in": list(face_ids)}
+        if subject_id is not None:
+            query["subject_id"] = subject_id
+        return dict(self._vectors_of(query, active, limit))
+
     def _vectors_of(
         self, query: Document, active: ActiveModel, limit: int
     ) -> list[tuple[str, Vector]]:
@@ -231,7 +248,8 @@ class _OneSearch:
         request = self._request
         grouped = request.group_by != "face"
         slack = _SLACK + len(self._rejected)
-        fetch = min(search.MAX_ROWS, request.limit * (10 if grouped else 1) + slack)
+        most = max(search.MAX_ROWS, request.limit + slack)
+        fetch = min(most, request.limit * (10 if grouped else 1) + slack)
         # A subject's own faces can be many: they are excluded in the index, not afterwards.
         exclude: list[Document] = [self._own] if "subject_id" in self._own else []
         found: list[Match] = []
@@ -245,7 +263,7 @@ class _OneSearch:
                 return self._kept(found), True
             if number == rounds - 1:
                 break
-            fetch = search.MAX_ROWS
+            fetch = most
             if grouped:
                 exclude = self._beyond(groups, exclude)
         return self._kept(found), False

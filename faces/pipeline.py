@@ -219,7 +219,13 @@ class _Look:
 
 def _judged(detection: Detection, crop: Pixels) -> Face:
     judged = quality.judge(detection, crop)
-    return Face(detection, judged.value, judged.reasons)
+    return Face(
+        detection,
+        judged.value,
+        judged.reasons,
+        brightness=judged.brightness,
+        sharpness=judged.sharpness,
+    )
 
 
 class _Clock:

@@ -39,10 +39,15 @@ _NOSE_HEIGHT = 0.55  # where a frontal face's nose lies between eyes (0) and mou
 
 @dataclass(frozen=True, slots=True)
 class Quality:
-    """The product of the terms, and the reasons of those below a half, worst first."""
+    """The product of the terms, and the reasons of those below a half, worst first.
+
+    `brightness` is the mean luma and `sharpness` its term, both in [0, 1].
+    """
 
     value: float
     reasons: tuple[str, ...]
+    brightness: float
+    sharpness: float
 
 
 def judge(detection: Detection, crop: Pixels) -> Quality:
@@ -50,10 +55,11 @@ def judge(detection: Detection, crop: Pixels) -> Quality:
     middle = _middle(crop.astype(np.float32) @ _BT601)
     side = min(detection.box.width, detection.box.height)
     mean, deviation = float(middle.mean()), float(middle.std())
+    sharp = _ramp(sharpness(middle), -3.65, -2.0)
     terms = [
         (_ramp(detection.confidence, 0.5, 0.85), "low_confidence"),
         (_ramp(side, 8.0, 48.0), "small_bounding_box"),
-        (_ramp(sharpness(middle), -3.65, -2.0), "low_sharpness"),
+        (sharp, "low_sharpness"),
         (_ramp(pose(detection.landmarks), 2.0, 0.3), "extreme_pose"),
         (_ramp(mean, 12.0, 60.0), "low_brightness"),
         (_ramp(mean, 250.0, 205.0), "low_face_quality"),
@@ -63,7 +69,7 @@ def judge(detection: Detection, crop: Pixels) -> Quality:
     low = [reason for term, reason in sorted(terms) if term < _LOW]
     if not low and value < _VERY_LOW:
         low.append("low_face_quality")
-    return Quality(round(value, 4), tuple(dict.fromkeys(low)))
+    return Quality(round(value, 4), tuple(dict.fromkeys(low)), mean / 255, sharp)
 
 
 def sharpness(luma: Luma) -> float:

@@ -42,6 +42,8 @@ class StoredFace:
     created_at: dt.datetime
     hidden: bool
     models: tuple[str, ...]
+    frame: tuple[int, int]
+    """The upright size, in pixels, of the picture that the box was found in."""
 
 
 @dataclass(frozen=True, slots=True)

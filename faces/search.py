@@ -39,7 +39,7 @@ class SearchRequest:
     min_similarity: float = -1.0
     group_by: GroupBy = "face"
     filter: filters.Filter | None = None
-    assigned: Literal["any", "none"] = "any"
+    assigned: Literal["any", "none", "some"] = "any"
     exclusive: bool = True
     include_own: bool = False
     exact: bool = False
@@ -117,6 +117,8 @@ def stage_filter(
     ]
     if request.assigned == "none":
         clauses.append({"subject_id": {"$eq": None}})
+    if request.assigned == "some":
+        clauses.append({"subject_id": {"$ne": None}})
     clauses += [dict(clause) for clause in exclude]
     if request.filter is not None and (built := filters.build(request.filter)):
         clauses.append(built)
@@ -149,6 +151,8 @@ def still_fits(
     """
     subject = row["subject_id"]
     if subject is not None and (subject in erasing or request.assigned == "none"):
+        return False
+    if subject is None and request.assigned == "some":
         return False
     return all(row[field] != clause["$ne"] for field, clause in own.items())
 

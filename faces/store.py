@@ -8,6 +8,7 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Iterator, Mapping, Sequence
 
+from faces.aliases import Aliases
 from faces.database import Db
 from faces.item_before import Before
 from faces.jobs import Jobs
@@ -40,6 +41,7 @@ class Store:
         self.jobs = Jobs(db)
         self.leases = Leases(db)
         self.presence = Presence(db)
+        self.aliases = Aliases(db)
         self._collections = CollectionStore(db, self.jobs)
         self._lists = ListStore(db)
         self._media = MediaStore(db)
@@ -223,6 +225,22 @@ class Store:
     def face(self, face_id: str, collections: Sequence[str] | None = None) -> StoredFace:
         """One face. Raises NotFound, also when it is in none of `collections`."""
         return self._lists.face(face_id, collections)
+
+    def faces_by_id(self, collection: str, face_ids: Sequence[str]) -> dict[str, StoredFace]:
+        """Those of the faces that are in the collection, by id. Raises NotFound (collection)."""
+        return self._lists.faces_by_id(collection, face_ids)
+
+    def delete_faces(self, collection: str, faces: Sequence[StoredFace]) -> None:
+        """Removes faces of a collection as `delete_face` does, picture by picture."""
+        by_item: dict[str, list[str]] = {}
+        for face in faces:
+            by_item.setdefault(face.media_id, []).append(face.face_id)
+        for media_id, ids in by_item.items():
+            self._removal.remove_faces(collection, media_id, ids, reason="deleted")
+
+    def lift_deleted(self, collection: str, media_id: str) -> None:
+        """Lets the deleted faces of an item (not those of erased people) be indexed again."""
+        self._removal.lift_deleted(collection, media_id)
 
     def delete_face(self, face_id: str, collections: Sequence[str] | None = None) -> None:
         """Removes one face and leaves a tombstone with its box. Raises NotFound."""

@@ -150,6 +150,12 @@ class ListStore:
             cursors.encode(scope, (last["media_id"], last["_id"])) if last else None,
         )
 
+    def faces_by_id(self, collection: str, face_ids: Sequence[str]) -> dict[str, StoredFace]:
+        """Those of the faces that are in the collection, by id. Raises NotFound (collection)."""
+        self.check_collection(collection)
+        query: Document = {"_id": {"$in": list(face_ids)}, "collection": collection}
+        return {face.face_id: face for face in self._visible(collection, query)}
+
     def face(self, face_id: str, collections: Sequence[str] | None = None) -> StoredFace:
         """One face. Raises NotFound, also when it is in none of `collections` or being erased."""
         with translate():

@@ -9,12 +9,13 @@ from faces import documents, item_rules, tombstones
 from faces.database import (
     FACES,
     MEDIA,
+    TOMBSTONES,
     Raced,
     Session,
     in_transaction,
 )
 from faces.errors import Conflict
-from faces.item_plan import FacePlan
+from faces.item_plan import DELETED, FacePlan
 from faces.item_writes import ItemWrites
 from faces.leases import Fence, check_fence
 from faces.records import API_SOURCE
@@ -119,3 +120,26 @@ class RemovalStore(ItemWrites):
 
         now = dt.datetime.now(dt.UTC)
         return in_transaction(self._db, work)
+
+    def lift_deleted(self, collection: str, media_id: str) -> None:
+        """Drops the tombstones of an item's deleted faces, and forgets that it was indexed.
+
+        The next time that its picture comes, it is worked on again.
+        """
+
+        def work(session: Session) -> None:
+            old = self._find(collection, media_id, session)
+            item = {"collection": collection, "media_id": media_id, "kind": "face"}
+            self._db[TOMBSTONES].delete_many(item, session=session)
+            if old is None or old["state"] == "gone":
+                return
+            kept = [e for e in old.get("unindexed") or [] if e["reason"] != DELETED]
+            changed = self._db[MEDIA].update_one(
+                {"_id": old["_id"], "rev": old["rev"]},
+                {"$set": {"unindexed": kept, "sha256": None, "rev": old["rev"] + 1}},
+                session=session,
+            )
+            if not changed.matched_count:
+                raise Raced
+
+        in_transaction(self._db, work)

@@ -9,6 +9,7 @@ from pymongo import DeleteOne, UpdateOne
 
 from faces import documents, identity
 from faces.database import (
+    ALIASES,
     BULK,
     COLLECTIONS,
     CROPS,
@@ -46,6 +47,7 @@ def delete_collection(run: JobRun) -> dict[str, Any]:
         for where, label in ((FACES, "faces"), (MEDIA, "media"), (SUBJECTS, "subjects")):
             counts[label] += _empty(run, where, {"collection": name}, counts, label)
         _empty(run, CROPS, {"collection": name}, counts, "")
+        _empty(run, ALIASES, {"collection": name}, counts, "")
         _empty(run, TOMBSTONES, {"collection": name, "kind": {"$ne": "person"}}, counts, "")
     with translate():
         run.store.db[COLLECTIONS].delete_one({"_id": name, "deleting": run.job_id})

@@ -79,12 +79,17 @@ class Picture:
 
 @dataclass(frozen=True, slots=True)
 class Face:
-    """A detected face with its quality in [0, 1], why it is low, and, when encoded, its vector."""
+    """A detected face with its quality in [0, 1], why it is low, and, when encoded, its vector.
+
+    `brightness` and `sharpness` are shares of the best in [0, 1]; None when nobody has measured.
+    """
 
     detection: Detection
     quality: float
     reasons: tuple[str, ...] = ()
     embedding: Vector | None = None
+    brightness: float | None = None
+    sharpness: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
