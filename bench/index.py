@@ -23,7 +23,7 @@ from faces.models.files import recorded_choice
 from faces.settings import load
 
 PREVIEWS, LONG_RUN = 2_000, 10_000
-THREADS = 4
+THREADS = 6
 """As many as the indexer gives a folder source."""
 _SUMMARY = re.compile(r"(\d+) pictures in ((?:\d+ h )?(?:\d+ min )?)([\d.]+)( s)?")
 

@@ -23,7 +23,7 @@ from indexer.sources.base import Source
 from indexer.sync import Sync
 from indexer.wiring import name_of, source_of
 
-THREADS = {"folder": 4, "mongo": 8, "http": 8}
+THREADS = {"folder": 6, "mongo": 8, "http": 8}
 
 
 class LeaseHeld(LikenessError):

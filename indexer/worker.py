@@ -23,7 +23,7 @@ from indexer.handlers import LONG, SHORT
 from indexer.lanes import Lane, Lanes
 from indexer.wiring import name_of, source_of
 
-LOOK_S = 0.5
+LOOK_S = 1.0
 BEAT_S = 5.0
 LAG_EVERY_S = 60.0
 RETRY_LOOK_S = 60.0
