@@ -164,6 +164,7 @@ class Pipeline:
             return picture.look(side) if side > 1.2 * max(picture.image.shape) else None
 
         found = _in_full(self._detector.detect(picture.image, closer), picture)
+        found = [detection for detection in found if _placeable(detection)]
         return sorted(found, key=lambda d: d.box.area, reverse=True)[:MAX_FACES]
 
     def _looks(
@@ -247,14 +248,20 @@ class _Clock:
 
 
 def _check_known(detections: Sequence[Detection]) -> None:
-    """Raises InvalidRequest for a face whose landmarks are absurd or all in one point."""
+    """Raises InvalidRequest for a face whose landmarks are absurd or show no face."""
     for detection in detections:
         if not all(abs(v) <= _FARTHEST for point in detection.landmarks for v in point):
             raise InvalidRequest.field("faces", "a face's landmarks lie outside any picture")
-        try:
-            align.similarity(detection.landmarks, align.ARCFACE)
-        except ValueError as error:
-            raise InvalidRequest.field("faces", "a face's landmarks coincide") from error
+        if not _placeable(detection):
+            raise InvalidRequest.field("faces", "a face's landmarks coincide or show no face")
+
+
+def _placeable(detection: Detection) -> bool:
+    try:
+        align.placement(detection.landmarks, "sface")
+    except ValueError:
+        return False
+    return True
 
 
 def _in_full(found: Sequence[Detection], picture: OpenPicture) -> list[Detection]:
