@@ -22,6 +22,7 @@ from faces.database import (
 from faces.errors import Conflict, FieldError, InvalidRequest, NotFound
 from faces.jobs import Jobs
 from faces.records import DEFAULT_COLLECTION, CollectionInfo, FieldType, Page
+from faces.store_models import ModelStore, missing_query
 
 NAME = re.compile(r"[A-Za-z0-9_.-]{1,255}")
 MAX_FIELDS = 32
@@ -152,7 +153,13 @@ class CollectionStore:
 
     def _counts(self, name: str) -> dict[str, Any]:
         here = {"collection": name}
+        active = ModelStore(self._db).active()
+        left = 0
+        if active is not None and active.left_behind:
+            lacking = {**missing_query(active.key), **here}
+            left = self._db[FACES].count_documents(lacking)
         return {
+            "left_behind": left,
             "media": self._db[MEDIA].count_documents({**here, "state": {"$ne": "gone"}}),
             "faces": self._db[FACES].count_documents(here),
             "subjects": self._db[SUBJECTS].count_documents({**here, "state": "active"}),

@@ -75,7 +75,17 @@ def test_counts(store: Store) -> None:
     put(store, "b", 3)
     store.subjects.create("default", "ann")
     info = store.collection("default", counts=True)
-    assert (info.media, info.faces, info.subjects) == (2, 3, 1)
+    assert (info.media, info.faces, info.subjects, info.left_behind) == (2, 3, 1, 0)
+
+
+def test_faces_that_a_switch_left_behind_stay_named(store: Store, db: Db) -> None:
+    put(store, "a", 1, 2)
+    store.create_collection("x")
+    put(store, "b", 1, collection="x")
+    db[FACES].update_one({"media_id": "a"}, {"$set": {"builds.sface": "b"}})
+    db["likeness_models"].update_one({}, {"$set": {"model": "sface", "left_behind": 2}})
+    assert store.collection("default", counts=True).left_behind == 1
+    assert store.collection("x", counts=True).left_behind == 1
 
 
 @pytest.mark.usefixtures("quick")
