@@ -29,6 +29,7 @@ Token = Mapping[str, Any]
 class Follower(threading.Thread):
     """Applies every write to the builds it concerns, `lag_s` after it happened.
 
+    It follows even while there is no index, so that none is ever created before its first event.
     It is also what lets a build serve: when everything up to the end of its scan has been applied.
     Where the stream cannot be taken up again (its token is too old), every index is built anew.
     """
@@ -73,11 +74,6 @@ class Follower(threading.Thread):
 
     def run(self) -> None:
         while not self._stopping.is_set():
-            with self._indexes.changed:
-                if not self._indexes:
-                    self.caught_up.set()
-                    self._indexes.changed.wait(0.5)
-                    continue
             try:
                 self._follow()
             except OperationFailure as error:

@@ -137,7 +137,6 @@ class Indexes:
         self._lock = threading.RLock()
         self._live: dict[str, Live] = {}
         self._by_uuid: dict[bytes, list[Live]] = {}
-        self.changed = threading.Condition(self._lock)
 
     def __len__(self) -> int:
         return len(self._live)
@@ -229,7 +228,6 @@ class Indexes:
             if old is not None and old.version != build.version:
                 with contextlib.suppress(OSError):
                     self.file(live, old).unlink(missing_ok=True)
-            self.changed.notify_all()
 
     def file(self, live: Live, build: Build) -> Path:
         """Where the vectors of a build are kept."""
@@ -304,7 +302,6 @@ class Indexes:
     def _enter(self, live: Live) -> None:
         self._live[live.entry.id] = live
         self._index_by_uuid()
-        self.changed.notify_all()
 
     def _index_by_uuid(self) -> None:
         self._by_uuid = {}

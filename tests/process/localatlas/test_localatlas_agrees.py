@@ -286,6 +286,8 @@ def test_collections_and_indexes_agree_after_anything(
             max_examples=EXAMPLES,
             stateful_step_count=STEPS,
             deadline=None,
+            # Shrinking would run hundreds of servers.
+            phases=[hypothesis.Phase.reuse, hypothesis.Phase.generate],
             suppress_health_check=list(hypothesis.HealthCheck),
         ),
     )
