@@ -16,7 +16,7 @@ from typing import Any, Generic, TypeVar
 from pydantic import BaseModel, ValidationError
 from starlette.concurrency import run_in_threadpool
 
-from app import problems, strictjson
+from app import forms, problems, strictjson
 from app.exchange import Exchange
 from app.multipart import PartsReader
 from faces.errors import Busy, ImageTooLarge, InvalidRequest, MalformedRequest, RequestTooLarge
@@ -115,6 +115,10 @@ async def _read_form(
         reader.feed(chunk)
     parts = reader.finish()
     values: dict[str, Any] = {}
+    if "image_base64" in parts.texts:
+        raise InvalidRequest.field(
+            "image_base64", "belongs in a JSON body; a form holds the file itself"
+        )
     for name, text in parts.texts.items():
         known = name in shape.json_fields
         values[name] = strictjson.parse(text.encode(), field=name) if known else text
@@ -185,9 +189,12 @@ def decode(text: str, field: str, cap: int) -> bytes:
 
 
 def validate(model: type[M], values: object, *, strict: bool) -> M:
-    """`values` as the model. Raises InvalidRequest that names the fields, never their values."""
+    """`values` as the model; not `strict` are those of a form, which are text.
+
+    Raises InvalidRequest that names the fields, never their values.
+    """
     try:
-        return model.model_validate(values, strict=strict)
+        return model.model_validate(values, strict=strict, context=forms.as_text(not strict))
     except ValidationError as error:
         details = error.errors(include_input=False, include_url=False, include_context=False)
         raise problems.invalid(problems.fields_of(details)) from None

@@ -172,9 +172,7 @@ class Paging:
 
 def paging(
     limit: Annotated[int, Query(ge=1, le=1000, description="How many items at most.")] = 100,
-    cursor: Annotated[
-        str | None, Query(max_length=4096, description="`next_cursor` of the page before.")
-    ] = None,
+    cursor: Annotated[str | None, Query(description="`next_cursor` of the page before.")] = None,
 ) -> Paging:
     """The page that the query asks for."""
     return Paging(limit, cursor)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import re
 import unicodedata
 from typing import Annotated, Any, Literal
 
@@ -12,7 +13,10 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    PlainValidator,
+    Strict,
     StringConstraints,
+    ValidationInfo,
     WithJsonSchema,
 )
 
@@ -99,22 +103,69 @@ Url = Annotated[str, StringConstraints(min_length=1, max_length=8192)]
 Title = Annotated[str, StringConstraints(max_length=1000), AfterValidator(_line)]
 PersonName = Annotated[str, StringConstraints(min_length=1, max_length=200), AfterValidator(_line)]
 Metadata = Annotated[dict[str, Any], AfterValidator(_metadata), WithJsonSchema(_METADATA_SCHEMA)]
-Finite = Annotated[float, Field(allow_inf_nan=False)]
+
+_WHOLE = re.compile(r"-?[0-9]{1,18}", re.ASCII)
+_NUMBER = re.compile(r"-?[0-9]{1,400}(\.[0-9]{1,400})?([eE][+-]?[0-9]{1,9})?", re.ASCII)
+_FORM = "form"
 
 
-def _form_bool(value: object) -> object:
-    """Form text for a boolean: only the words that JSON has."""
-    return {"true": True, "false": False}.get(value, value) if isinstance(value, str) else value
+def as_text(form: bool) -> dict[str, bool]:
+    """The validation context that says whether values are a form's text or JSON's own types."""
+    return {_FORM: form}
 
 
-Flag = Annotated[bool, BeforeValidator(_form_bool)]
+def _is_form_text(value: object, info: ValidationInfo) -> bool:
+    return isinstance(value, str) and bool(info.context) and info.context[_FORM]
 
 
-def _form_face(value: object) -> object:
-    """`largest`, `all`, or an index, which in a form is text."""
-    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) <= 4:
+def _form_number(value: object, info: ValidationInfo) -> object:
+    """Form text for a number, spelt as in JSON; whatever else it is, is the type's to refuse."""
+    if isinstance(value, str) and _is_form_text(value, info) and _NUMBER.fullmatch(value):
+        return float(value)
+    return value
+
+
+def _form_whole(value: object, info: ValidationInfo) -> object:
+    """Form text for a whole number."""
+    if isinstance(value, str) and _is_form_text(value, info) and _WHOLE.fullmatch(value):
         return int(value)
     return value
+
+
+def _form_bool(value: object, info: ValidationInfo) -> object:
+    """Form text for a boolean: only the words that JSON has."""
+    if isinstance(value, str) and _is_form_text(value, info):
+        return {"true": True, "false": False}.get(value, value)
+    return value
+
+
+Finite = Annotated[float, Strict(), Field(allow_inf_nan=False), BeforeValidator(_form_number)]
+Whole = Annotated[int, Strict(), BeforeValidator(_form_whole)]
+Flag = Annotated[bool, Strict(), BeforeValidator(_form_bool)]
+MOST_FACE_INDEX = 9999
+
+
+def _which_face(value: object, info: ValidationInfo) -> str | int:
+    if value in ("largest", "all"):
+        return str(value)
+    index = _form_whole(value, info)
+    if isinstance(index, int) and not isinstance(index, bool) and 0 <= index <= MOST_FACE_INDEX:
+        return index
+    raise ValueError(f"must be largest, all, or an index from 0 to {MOST_FACE_INDEX}")
+
+
+WhichFace = Annotated[
+    str | int,
+    PlainValidator(_which_face),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"enum": ["largest", "all"], "type": "string"},
+                {"maximum": MOST_FACE_INDEX, "minimum": 0, "type": "integer"},
+            ]
+        }
+    ),
+]
 
 
 class Form(BaseModel):
@@ -137,14 +188,13 @@ class SearchForm(Photo):
     subject_id: SubjectId | None = None
     vector: Annotated[list[Finite], Field(min_length=1, max_length=4096)] | None = None
     collection: CollectionName = "default"
-    limit: int = Field(10, ge=1, le=100)
+    limit: Annotated[Whole, Field(ge=1, le=100)] = 10
     min_similarity: Finite | None = Field(
         None, ge=-1, le=1, description="Default: the threshold of the model's card."
     )
-    face: Annotated[
-        Literal["largest", "all"] | Annotated[int, Field(ge=0, le=9999)],
-        BeforeValidator(_form_face),
-    ] = Field("largest", description="Which face of the photo: `largest`, `all`, or its index.")
+    face: WhichFace = Field(
+        "largest", description="Which face of the photo: `largest`, `all`, or its index."
+    )
     group_by: Literal["face", "media", "subject"] = "face"
     filter: dict[str, Any] | None = Field(
         None, description="A typed filter; see the documentation of filters."
@@ -202,11 +252,28 @@ class MediaForm(Photo):
     metadata: Metadata = Field(default_factory=dict)
 
 
+def _declared(value: dict[str, Any]) -> dict[str, Any]:
+    """The declaration, when names and types are fit; the names are input and are not repeated."""
+    if len(value) > MAX_METADATA:
+        raise ValueError(f"must hold at most {MAX_METADATA} fields")
+    if not all(re.fullmatch(FIELD_NAME, name) for name in value):
+        raise ValueError("each name must be 1 to 64 letters, digits, _ or -")
+    if not all(kind in ("string", "number", "bool") for kind in value.values()):
+        raise ValueError("each type must be string, number or bool")
+    return value
+
+
 MetadataFields = Annotated[
-    dict[
-        Annotated[str, StringConstraints(pattern=FIELD_NAME)], Literal["string", "number", "bool"]
-    ],
-    Field(max_length=MAX_METADATA),
+    dict[str, Any],
+    AfterValidator(_declared),
+    WithJsonSchema(
+        {
+            "type": "object",
+            "maxProperties": MAX_METADATA,
+            "propertyNames": {"pattern": FIELD_NAME},
+            "additionalProperties": {"enum": ["string", "number", "bool"], "type": "string"},
+        }
+    ),
 ]
 
 

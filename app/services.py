@@ -84,16 +84,23 @@ class Services:
     @property
     def store(self) -> Store:
         """The repository. Raises DatabaseUnavailable when no database is configured."""
-        if self._store is None:
-            raise DatabaseUnavailable(NO_DATABASE, retry_after=3600)
+        self._check_database()
+        assert self._store is not None  # noqa: S101 - it is there where a watch is
         return self._store
 
     @property
     def finder(self) -> Finder:
         """The search. Raises DatabaseUnavailable when no database is configured."""
-        if self._finder is None:
-            raise DatabaseUnavailable(NO_DATABASE, retry_after=3600)
+        self._check_database()
+        assert self._finder is not None  # noqa: S101 - it is there where a watch is
         return self._finder
+
+    def _check_database(self) -> None:
+        """Refuse at once what a database that is not there, or known to be away, cannot answer."""
+        if self._watch is None:
+            raise DatabaseUnavailable(NO_DATABASE, retry_after=3600)
+        if (problem := self._watch.away()) is not None:
+            raise DatabaseUnavailable(problem.detail, retry_after=2)
 
     @property
     def watch(self) -> Watch | None:
@@ -102,8 +109,8 @@ class Services:
 
     def active_model(self) -> ActiveModel:
         """The database's active model. Raises IndexNotReady before there is one."""
-        if self._watch is None:
-            raise DatabaseUnavailable(NO_DATABASE, retry_after=3600)
+        self._check_database()
+        assert self._watch is not None  # noqa: S101 - the check has seen it
         return self._watch.require_active()
 
     def ensure_queryable(self, active: ActiveModel) -> None:

@@ -15,10 +15,18 @@ def parse(data: bytes, *, field: str = "body") -> object:
     """The value that `data` spells.
 
     Raises MalformedRequest when it is not JSON or nests deeper than 64, and InvalidRequest for NaN,
-    infinities, numbers beyond a double, and lone surrogates. `field` names it in the error.
+    infinities, numbers beyond a double, lone surrogates, and an object that says something twice:
+    one reader would take the first and another the last. `field` names it in the error.
     """
+
+    def once(pairs: list[tuple[str, object]]) -> dict[str, object]:
+        made = dict(pairs)
+        if len(made) < len(pairs):
+            raise InvalidRequest.field(field, "holds an object with the same key twice")
+        return made
+
     try:
-        value: object = json.loads(data.decode("utf-8"))
+        value: object = json.loads(data.decode("utf-8"), object_pairs_hook=once)
     except UnicodeDecodeError:
         raise MalformedRequest(f"{field}: the JSON text is not UTF-8.") from None
     except RecursionError:

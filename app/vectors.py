@@ -17,7 +17,8 @@ def unit(values: Sequence[float], dimensions: int) -> Vector:
     vector = np.asarray(values, dtype=np.float64)
     with np.errstate(over="ignore"):
         norm = float(np.sqrt(np.sum(vector * vector)))
-    if not np.isfinite(norm) or norm > float(np.finfo(np.float32).max):
+    # What overflows as float32, in which vectors are kept and compared, has no norm here either.
+    if not norm * norm <= float(np.finfo(np.float32).max):
         raise InvalidRequest.field("vector", "is too long: its norm overflows")
     if norm < 1e-12:
         raise InvalidRequest.field("vector", "is zero: it has no direction")

@@ -18,6 +18,8 @@ MODEL_EVERY_S = 1.0
 INDEX_EVERY_S = 5.0
 RECHECK_S = 1.0
 _STALE_S = 2.5
+AWAY_S = 3.0
+"""A database that could not be read for so long is away, and requests are told so at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +43,7 @@ class Watch:
         self._indexes: dict[str, IndexState] | None = None
         self._indexes_at = -1e9
         self._problem: LikenessError | None = None
+        self._problem_since = 0.0
         self._stopping = threading.Event()
         self._reading = threading.Lock()
         self._thread: threading.Thread | None = None
@@ -94,11 +97,22 @@ class Watch:
         if state is None or not state.queryable:
             raise IndexNotReady(explain(name, state))
 
+    def away(self) -> LikenessError | None:
+        """Why the database has not been readable for some seconds, as the background saw it.
+
+        While it is known to be away nobody needs to wait for it; a short trouble is the driver's.
+        """
+        problem = self._problem
+        lasting = time.monotonic() - self._problem_since > AWAY_S
+        return problem if problem is not None and lasting else None
+
     def problems(self) -> dict[str, str]:
         """A sentence for each of `database` and `vector_index` that is not as it should be.
 
         An index that serves but is BUILDING, STALE or FAILED is named too, under `index_state`.
         """
+        if (problem := self._problem) is not None:
+            return {"database": problem.detail}
         try:
             active = self.require_active()
             state = self.index_state(active.index)
@@ -106,8 +120,6 @@ class Watch:
             return {"vector_index": error.detail}
         except LikenessError as error:
             return {"database": error.detail}
-        if self._problem is not None:
-            return {"database": self._problem.detail}
         if state is None or not state.queryable:
             return {"vector_index": explain(active.index, state)}
         if state.status != "READY":
@@ -124,6 +136,8 @@ class Watch:
                 if time.monotonic() - self._indexes_at >= every:
                     self._read_indexes()
             except LikenessError as error:
+                if self._problem is None:
+                    self._problem_since = time.monotonic()
                 self._problem = error
             else:
                 self._problem = None

@@ -14,12 +14,14 @@ from faces.errors import NotFound
 router = APIRouter(tags=["health"])
 
 
+@router.head("/healthz", include_in_schema=False)
 @router.get("/healthz", response_model=Health)
 async def healthz() -> Response:
     """200 as soon as the port is bound, whatever else is wrong."""
     return answer(Health())
 
 
+@router.head("/readyz", include_in_schema=False)
 @router.get("/readyz", response_model=Readiness, responses={503: {"model": Readiness}})
 def readyz(parts: ServicesDep) -> Response:
     """200 when every part is ready or switched off; else 503 with a sentence for each that is not.

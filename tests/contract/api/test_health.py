@@ -89,6 +89,7 @@ def until(client: httpx2.Client, path: str, status: int) -> httpx2.Response:
 
 def test_a_ready_service_says_so(client: httpx2.Client) -> None:
     assert client.get("/healthz").json() == {"status": "ok"}
+    assert client.head("/healthz").status_code == client.head("/readyz").status_code == 200
     assert client.get("/readyz").json() == {
         "status": "ready",
         "checks": {"encoder": "ready", "database": "ready", "vector_index": "ready"},

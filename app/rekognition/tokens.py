@@ -1,0 +1,95 @@
+"""Tokens: where a list goes on, and which change a client has asked for before."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+from app.rekognition.faults import BadToken, TokenMismatch
+from faces.aliases import Aliases
+from faces.errors import MalformedRequest
+from faces.records import Page
+
+T = TypeVar("T")
+LONGEST = 255
+_LONG = "sha256:"
+REMEMBERED_S = 8 * 3600.0
+MOST_REMEMBERED = 10_000
+
+
+def shorten(cursor: str | None, aliases: Aliases) -> str | None:
+    """The cursor as a NextToken: itself, or where it is too long its remembered hash."""
+    if cursor is None or len(cursor) <= LONGEST:
+        return cursor
+    return _LONG + aliases.keep("", [cursor])[cursor]
+
+
+def lengthen(token: str | None, aliases: Aliases) -> str | None:
+    """The cursor of a NextToken; None for none and for the empty one, which begins the list."""
+    if not token:
+        return None
+    if not token.startswith(_LONG):
+        return token
+    cursor = aliases.find("", token.removeprefix(_LONG))
+    if cursor is None:
+        raise BadToken
+    return cursor
+
+
+def page(read: Callable[[str | None], Page[T]], token: str | None, aliases: Aliases) -> Page[T]:
+    """The page at a NextToken, with the next one as its cursor. Raises BadToken."""
+    cursor = lengthen(token, aliases)
+    try:
+        found = read(cursor)
+    except MalformedRequest:
+        raise BadToken from None
+    return Page(found.items, shorten(found.next_cursor, aliases))
+
+
+class Tokens:
+    """The ClientRequestTokens of changes that were made, for eight hours, in this process."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._seen: OrderedDict[tuple[str, str], tuple[float, str, dict[str, Any]]] = OrderedDict()
+
+    def answer(
+        self, caller: str, operation: str, given: Mapping[str, Any]
+    ) -> dict[str, Any] | None:
+        """The answer of the same change when it was made already; None when it was not.
+
+        Raises TokenMismatch when the token was used with other parameters.
+        """
+        token = given.get("ClientRequestToken")
+        if token is None:
+            return None
+        with self._lock:
+            seen = self._seen.get((caller, token))
+        if seen is None or seen[0] < time.monotonic():
+            return None
+        if seen[1] != _digest(operation, given):
+            raise TokenMismatch
+        return seen[2]
+
+    def made(
+        self, caller: str, operation: str, given: Mapping[str, Any], answer: dict[str, Any]
+    ) -> None:
+        """Remember the answer of a change."""
+        token = given.get("ClientRequestToken")
+        if token is None:
+            return
+        until = time.monotonic() + REMEMBERED_S
+        with self._lock:
+            self._seen[(caller, token)] = (until, _digest(operation, given), answer)
+            while len(self._seen) > MOST_REMEMBERED:
+                self._seen.popitem(last=False)
+
+
+def _digest(operation: str, given: Mapping[str, Any]) -> str:
+    text = json.dumps([operation, {k: given[k] for k in sorted(given)}])
+    return hashlib.sha256(text.encode()).hexdigest()
