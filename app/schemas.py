@@ -387,6 +387,10 @@ class CollectionDetail(Collection):
     media_count: int
     face_count: int
     subject_count: int
+    left_behind: int = Field(
+        description="Faces without a vector of the active model: a switch left them behind, and "
+        "searches do not find them."
+    )
 
     @classmethod
     def of(cls, info: r.CollectionInfo) -> CollectionDetail:
@@ -396,6 +400,7 @@ class CollectionDetail(Collection):
             media_count=info.media or 0,
             face_count=info.faces or 0,
             subject_count=info.subjects or 0,
+            left_behind=info.left_behind,
         )
 
 
