@@ -15,7 +15,9 @@ from faces.errors import (
     Busy,
     Conflict,
     DatabaseUnavailable,
+    EncoderUnavailable,
     LikenessError,
+    Loading,
     StorageFull,
     Tombstoned,
 )
@@ -201,8 +203,12 @@ class Items:
     def _put(
         self, task: Task, ref: MediaRef, info: MediaInfo, content: str, data: bytes
     ) -> PutResult:
-        """The item looked at and stored, again where the decoder is busy or a model switched."""
+        """The item looked at and stored, again where the decoder is busy or a model switched.
+
+        A separate encoder that is away is no fault of the photo: it is waited for.
+        """
         tries = 0
+        end = time.monotonic() + ENCODER_PATIENCE_S
         while True:
             try:
                 analysis, *also = self._analyst.analyse(data)
@@ -222,6 +228,10 @@ class Items:
                 tries += 1
                 self._analyst.forget()
                 if tries == BUSY_TRIES or self._stopping.wait(min(error.retry_after, 2.0)):
+                    raise
+            except (EncoderUnavailable, Loading) as error:
+                late = time.monotonic() > end
+                if late or self._stopping.wait(min(error.retry_after, 2.0)):
                     raise
 
     def _failed(self, task: Task, ref: MediaRef, error: LikenessError) -> Result:
