@@ -146,8 +146,8 @@ def translate() -> Iterator[None]:
         yield
     except DuplicateKeyError as error:
         raise Conflict("An object with this id is there already.") from error
-    except (InvalidDocument, DocumentTooLarge, OverflowError) as error:
-        raise InvalidRequest("A value is too large to be stored.") from error
+    except (InvalidDocument, DocumentTooLarge, OverflowError, UnicodeEncodeError) as error:
+        raise InvalidRequest("A value cannot be stored: too large, or not Unicode.") from error
     except PyMongoError as error:
         raise _translated(error) from error
 

@@ -152,6 +152,12 @@ def _plan(options: argparse.Namespace, settings: Settings, db: Db) -> int:
         if disk := _disk(db, action):
             print(f"# {disk}")
         print(json.dumps(action.command))
+    created = sum("createSearchIndexes" in action.command for action in plan.index_actions)
+    if created:
+        count = len(plan.live) + created
+        print(
+            f"# {count} search index(es) here afterwards; M0 takes 3, Flex 10, over all databases"
+        )
     if not plan.steps and not plan.index_actions:
         print("# nothing to do")
     _warn(plan, settings)

@@ -196,6 +196,7 @@ class TestTranslating:
             (OperationFailure("user secret", 4242), DatabaseUnavailable),
             (DuplicateKeyError("dup key: secret", 11000), Conflict),
             (OverflowError("MongoDB can only handle up to 8-byte ints"), InvalidRequest),
+            (UnicodeEncodeError("utf-8", "x", 0, 1, "surrogates not allowed"), InvalidRequest),
         ],
     )
     def test_driver_errors(self, error: Exception, ours: type[Exception]) -> None:
