@@ -16,8 +16,9 @@ from faces.database import FACES, MIGRATIONS, OWN_COLLECTIONS, Db
 from faces.errors import Conflict, DeadlineExceeded, LeaseLost
 from faces.leases import Holder, Leases
 from faces.store import Store
-from faces.watch import list_indexes
+from faces.watch import IndexState, list_indexes
 from migrations import indexes
+from migrations import runner as runner_module
 from migrations.ledger import Ledger
 from migrations.runner import LEASE, Plan, Runner
 from migrations.step import Command, Step, discover
@@ -218,6 +219,16 @@ def test_waiting_for_an_index_has_a_deadline(fresh: Db) -> None:
     up(fresh)
     with pytest.raises(DeadlineExceeded, match="not queryable within"):
         runner(fresh).wait(["no_such_index"], 0.2)
+
+
+def test_waiting_for_an_index_that_failed_says_so_at_once(
+    fresh: Db, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    up(fresh)
+    failed = {INDEX: IndexState(INDEX, "FAILED", False, {})}
+    monkeypatch.setattr(runner_module, "list_indexes", lambda db: failed)
+    with pytest.raises(Conflict, match="failed"):
+        runner(fresh).wait([INDEX], 60)
 
 
 def test_the_first_model_is_chosen_once(fresh: Db) -> None:

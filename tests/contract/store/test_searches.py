@@ -11,12 +11,14 @@ from typing import Any
 import pytest
 
 from faces import filters
+from faces import watch as watch_module
 from faces.database import FACES
 from faces.errors import Conflict, IndexNotReady, InvalidRequest, NotFound
+from faces.finder import Finder
 from faces.records import ActiveModel
 from faces.search import SearchRequest, index_definition
 from faces.types import Analysis, MediaInfo, MediaRef
-from faces.watch import Watch
+from faces.watch import IndexState, Watch
 from tests.contract.store.conftest import Searching
 from tests.faces_made import analysis, face, near, row_of_faces, vector
 
@@ -289,6 +291,43 @@ class TestIndexState:
         with pytest.raises(IndexNotReady, match="migrations up"):
             watch.require_active()
         assert "migrations up" in watch.problems()["vector_index"]
+
+    @pytest.mark.parametrize("status", ["BUILDING", "STALE", "FAILED"])
+    def test_an_index_that_answers_is_served_and_named_whatever_its_state(
+        self, gallery: Searching, monkeypatch: pytest.MonkeyPatch, status: str
+    ) -> None:
+        self.pretend(monkeypatch, status, queryable=True)
+        gallery.watch = Watch(gallery.db)
+        finder = Finder(gallery.db, gallery.watch)
+        assert len(finder.vectors(ALL, [vector(1)]).faces[0]) == 30
+        assert "still answers" in gallery.watch.problems()["index_state"]
+
+    @pytest.mark.parametrize("status", ["PENDING", "BUILDING", "FAILED", "DELETING", "READY"])
+    def test_an_index_that_does_not_answer_is_an_error_whatever_its_state(
+        self, gallery: Searching, monkeypatch: pytest.MonkeyPatch, status: str
+    ) -> None:
+        self.pretend(monkeypatch, status, queryable=False)
+        watch = Watch(gallery.db)
+        with pytest.raises(IndexNotReady):
+            Finder(gallery.db, watch).vectors(ALL, [vector(1)])
+        assert "faces_facenet128_v1" in watch.problems()["vector_index"]
+
+    def pretend(self, monkeypatch: pytest.MonkeyPatch, status: str, *, queryable: bool) -> None:
+        name = "faces_facenet128_v1"
+        listed = {name: IndexState(name, status, queryable, index_definition("facenet128", 128))}
+        monkeypatch.setattr(watch_module, "list_indexes", lambda db: listed)
+
+    def test_a_flip_is_seen_within_two_seconds(self, searching: Searching) -> None:
+        searching.watch.start()
+        try:
+            assert searching.watch.require_active().key == "facenet128"
+            searching.db["likeness_models"].update_one({}, {"$set": {"model": "sface"}})
+            end = time.monotonic() + 30
+            while searching.watch.require_active().key != "sface":
+                assert time.monotonic() < end
+                time.sleep(0.02)
+        finally:
+            searching.watch.stop()
 
     def test_a_ready_index_has_no_problems(self, searching: Searching) -> None:
         assert searching.watch.problems() == {}
