@@ -12,6 +12,7 @@ help:
 	@echo "make test   run every test that needs no browser, node or peer stack (set-up included)"
 	@echo "make lint   ruff, mypy and the import contracts"
 	@echo "make bench  measure speed and memory, print the table, write var/bench.json"
+	@echo "make test-ui, test-clients, contract, fuzz: what make test does not run"
 	@echo "make dyno   build the slug, run it as the platform would, and hold it to the guide's figures"
 	@echo "make lock   resolve and write the three hash-locked requirement files"
 
@@ -46,6 +47,16 @@ bench-peers: .venv/.stamp
 	@.venv-peers/bin/python -m pip install --quiet --disable-pip-version-check -r bench/requirements-peers.txt
 	@$(PY) -m faces.models fetch facenet128 facenet128-int8 --samples
 	@exec $(PY) -m bench run encode --json var/bench-peers.json
+
+# Drives Debian's chromium; says what to install where there is none.
+test-ui: .venv/.stamp
+	@$(PY) -m faces.models fetch facenet128 facenet128-int8 --samples
+	@$(PY) -m pytest -m browser tests/ui
+
+# Random requests against every operation, for long: make fuzz [URL=http://…]
+fuzz: .venv/.stamp
+	@$(PY) -m faces.models fetch facenet128 facenet128-int8 --samples
+	@exec $(PY) -m tests.contract.api.fuzz $(URL)
 
 dyno: .venv/.stamp
 	@$(PY) -m faces.models fetch --samples
