@@ -194,7 +194,10 @@ def validate(model: type[M], values: object, *, strict: bool) -> M:
     Raises InvalidRequest that names the fields, never their values.
     """
     try:
-        return model.model_validate(values, strict=strict, context=forms.as_text(not strict))
+        # None, not False: the fields that say themselves that they are strict stay so.
+        return model.model_validate(
+            values, strict=strict or None, context=forms.as_text(not strict)
+        )
     except ValidationError as error:
         details = error.errors(include_input=False, include_url=False, include_context=False)
         raise problems.invalid(problems.fields_of(details)) from None

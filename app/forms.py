@@ -114,32 +114,34 @@ def as_text(form: bool) -> dict[str, bool]:
     return {_FORM: form}
 
 
-def _is_form_text(value: object, info: ValidationInfo) -> bool:
-    return isinstance(value, str) and bool(info.context) and info.context[_FORM]
+def _in_form(info: ValidationInfo) -> bool:
+    return bool((info.context or {}).get(_FORM))
 
 
 def _form_number(value: object, info: ValidationInfo) -> object:
     """Form text for a number, spelt as in JSON; whatever else it is, is the type's to refuse."""
-    if isinstance(value, str) and _is_form_text(value, info) and _NUMBER.fullmatch(value):
+    if isinstance(value, str) and _in_form(info) and _NUMBER.fullmatch(value):
         return float(value)
     return value
 
 
 def _form_whole(value: object, info: ValidationInfo) -> object:
     """Form text for a whole number."""
-    if isinstance(value, str) and _is_form_text(value, info) and _WHOLE.fullmatch(value):
+    if isinstance(value, str) and _in_form(info) and _WHOLE.fullmatch(value):
         return int(value)
     return value
 
 
 def _form_bool(value: object, info: ValidationInfo) -> object:
     """Form text for a boolean: only the words that JSON has."""
-    if isinstance(value, str) and _is_form_text(value, info):
+    if isinstance(value, str) and _in_form(info):
         return {"true": True, "false": False}.get(value, value)
     return value
 
 
-Finite = Annotated[float, Strict(), Field(allow_inf_nan=False), BeforeValidator(_form_number)]
+Finite = Annotated[float, Strict(), Field(allow_inf_nan=False)]
+"""A number of JSON, also of the JSON that a form's text part holds."""
+FormFinite = Annotated[Finite, BeforeValidator(_form_number)]
 Whole = Annotated[int, Strict(), BeforeValidator(_form_whole)]
 Flag = Annotated[bool, Strict(), BeforeValidator(_form_bool)]
 MOST_FACE_INDEX = 9999
@@ -189,7 +191,7 @@ class SearchForm(Photo):
     vector: Annotated[list[Finite], Field(min_length=1, max_length=4096)] | None = None
     collection: CollectionName = "default"
     limit: Annotated[Whole, Field(ge=1, le=100)] = 10
-    min_similarity: Finite | None = Field(
+    min_similarity: FormFinite | None = Field(
         None, ge=-1, le=1, description="Default: the threshold of the model's card."
     )
     face: WhichFace = Field(
@@ -210,7 +212,7 @@ class CompareForm(Form):
 
     source: Photo | None = None
     target: Photo | None = None
-    min_similarity: Finite | None = Field(None, ge=-1, le=1)
+    min_similarity: FormFinite | None = Field(None, ge=-1, le=1)
 
 
 class DetectForm(Photo):

@@ -146,6 +146,8 @@ PICTURE = field("image", b"abc", b'; filename="a.jpg"')
         (multipart(field("filter", b"\xff\xfe"), PICTURE), 422, "invalid_request"),
         (multipart(field("limit", b"ten"), PICTURE), 422, "invalid_request"),
         (multipart(field("unknown", b"1"), PICTURE), 422, "invalid_request"),
+        (multipart(field("image_base64", b"aGVsbG8="), PICTURE), 422, "invalid_request"),
+        (multipart(field("vector", b'["1", true]')), 422, "invalid_request"),
     ],
 )
 def test_a_form_of_no_use_is_refused(

@@ -66,3 +66,10 @@ def test_a_lone_surrogate_is_no_text(text: str) -> None:
 
 def test_a_pair_of_surrogates_is_text() -> None:
     assert strictjson.parse(rb'"\ud83c\udfad"') == "🎭"
+
+
+@pytest.mark.parametrize("text", ['{"a": 1, "a": 1}', '[{"b": {"a": 1, "a": 2}}]'])
+def test_an_object_says_nothing_twice(text: str) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        strictjson.parse(text.encode())
+    assert not isinstance(caught.value, MalformedRequest)
