@@ -24,7 +24,7 @@ Cancelled = Callable[[], bool]
 
 DETECTION_SIDE = 640
 CLOSER_SIDE = 1280
-MAX_FACES = 500
+MAX_FACES = 1000
 """Of one picture; the smallest beyond are left out."""
 _FARTHEST = 1e6
 """Pixels from the origin beyond which no known face is looked for."""

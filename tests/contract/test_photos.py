@@ -310,8 +310,8 @@ def test_crowds_are_found_at_every_size(
     analysis = pipeline.analyse(png(canvas), choose=lambda faces: [])
     small = cv2.resize(np.asarray(canvas)[:, :, ::-1], (640, 480), interpolation=cv2.INTER_AREA)
     found = len(analysis.faces)
-    assert found >= min(500, recall * count)
-    assert found >= 0.99 * min(500, len(reference.detect(small)))
+    assert found >= recall * count
+    assert found >= 0.99 * len(reference.detect(small))
     areas = [face.detection.box.area for face in analysis.faces]
     assert areas == sorted(areas, reverse=True)
 
@@ -379,6 +379,20 @@ def test_a_thumbnail_is_upright_and_bounded(
         assert (thumbnail.width > thumbnail.height) == (some[0].width > some[0].height)
         plain = np.asarray(some[0].resize(thumbnail.size)).astype(int)
         assert np.abs(np.asarray(thumbnail.convert("RGB")).astype(int) - plain).mean() < 12
+
+
+def test_a_photo_whose_faces_are_hidden_has_none(
+    some: list[Image.Image], pipeline: Pipeline
+) -> None:
+    for photo in some:
+        hidden = photo.copy()
+        for face in pipeline.analyse(png(photo), choose=lambda faces: []).faces:
+            box = face.detection.box
+            around = 0.5 * max(box.width, box.height)
+            corner = round(box.x - around), round(box.y - around)
+            size = round(box.width + 2 * around), round(box.height + 2 * around)
+            hidden.paste(Image.new("RGB", size, (120, 118, 115)), corner)
+        assert pipeline.analyse(png(hidden)).faces == ()
 
 
 def test_a_picture_without_a_face_has_none(pipeline: Pipeline) -> None:
