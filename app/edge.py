@@ -9,11 +9,13 @@ from __future__ import annotations
 import asyncio
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
 import structlog
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app import exchange as exchanges
@@ -42,13 +44,31 @@ _DEFAULTS = (
 _HSTS = (b"strict-transport-security", b"max-age=31536000")
 
 
+@dataclass(frozen=True, slots=True)
+class Dialect:
+    """Another protocol at some paths: how it words errors, and whether it has no keys either."""
+
+    paths: tuple[str, ...]
+    word: Callable[[LikenessError, str], Response]
+    keyless: bool
+
+
 class Edge:
     """ASGI middleware around the whole application."""
 
-    def __init__(self, app: ASGIApp, *, metrics: Metrics, keyless: bool, production: bool) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        metrics: Metrics,
+        keyless: bool,
+        production: bool,
+        dialects: Sequence[Dialect] = (),
+    ) -> None:
         self.app = app
         self._metrics = metrics
         self._keyless = keyless
+        self._dialects = {path: dialect for dialect in dialects for path in dialect.paths}
         self._fixed = (*_HEADERS, _HSTS) if production else _HEADERS
         self._stragglers: set[asyncio.Task[None]] = set()
         self._log = structlog.get_logger("likeness.http")
@@ -73,18 +93,26 @@ class Edge:
             self._admit(scope, exchange)
             await self._answer(scope, exchange, reply)
         except LikenessError as error:
-            await self._problem(problems.from_error(error, exchange.request_id), scope, reply)
+            await self._problem(self._worded(error, scope, exchange), scope, reply)
         except ClientGone:
             reply.status = 499
         except Exception as error:
             self._report(error, exchange)
-            await self._problem(problems.internal(exchange.request_id), scope, reply)
+            await self._problem(self._worded(LikenessError(), scope, exchange), scope, reply)
         finally:
             exchange.close()
             self._record(scope, exchange, reply.status)
 
+    def _worded(self, error: LikenessError, scope: Scope, exchange: Exchange) -> Response:
+        """The error in the words of the protocol that is spoken at this path."""
+        dialect = self._dialects.get(scope["path"])
+        word = dialect.word if dialect else problems.from_error
+        return word(error, exchange.request_id)
+
     def _admit(self, scope: Scope, exchange: Exchange) -> None:
-        if self._keyless and scope["path"] not in OPEN_PATHS:
+        dialect = self._dialects.get(scope["path"])
+        keyless = dialect.keyless if dialect else self._keyless
+        if keyless and scope["path"] not in OPEN_PATHS:
             only_this_machine(scope, exchange.headers)
         try:
             unquote_to_bytes(scope.get("raw_path") or b"").decode("utf-8")

@@ -16,9 +16,11 @@ from starlette.routing import Match
 
 from app import exchange as exchanges
 from app import log, openapi, problems
-from app.edge import Edge
+from app.edge import Dialect, Edge
 from app.embedded import EmbeddedWorker
 from app.metrics import Metrics
+from app.rekognition import endpoint, faults
+from app.rekognition.keys import AccessKeys
 from app.routes import (
     analyse,
     collections,
@@ -76,8 +78,15 @@ def create_app(
                 worker.stop()
             services.stop()
 
+    access = AccessKeys(settings.aws_dialect_keys.get_secret_value(), keyless=not keys)
     middleware = [
-        Middleware(Edge, metrics=metrics, keyless=not keys, production=settings.production)
+        Middleware(
+            Edge,
+            metrics=metrics,
+            keyless=not keys,
+            production=settings.production,
+            dialects=[Dialect(endpoint.PATHS, faults.response, keyless=not keys and not access)],
+        )
     ]
     if settings.cors_origins:
         middleware.append(
@@ -108,6 +117,8 @@ def create_app(
     )
     for router in ENCODER if encoder_only else ALL:
         app.include_router(router)
+    if not encoder_only:
+        app.router.routes.extend(endpoint.Endpoint(access).routes())
     openapi.install(app)
     return app
 

@@ -33,6 +33,24 @@ def _api_keys(value: SecretStr) -> SecretStr:
     return value
 
 
+def _dialect_keys(value: SecretStr) -> SecretStr:
+    seen = set()
+    for part in _split(value.get_secret_value()):
+        pieces = part.split(":")
+        if len(pieces) not in (3, 4) or pieces[2] not in ("search", "index", "admin"):
+            raise ValueError("each entry must read accessKeyId:secret:role[:coll+coll]")
+        if not re.fullmatch(r"[A-Za-z0-9_-]{3,128}", pieces[0]) or pieces[0] in seen:
+            raise ValueError(
+                "each accessKeyId must be 3 to 128 of A-Z a-z 0-9 _ - and be there once"
+            )
+        if not re.fullmatch(r"[!-~]{8,128}", pieces[1]):
+            raise ValueError("each secret must have 8 to 128 visible ASCII characters")
+        if len(pieces) == 4 and not all(NAME.fullmatch(name) for name in pieces[3].split("+")):
+            raise ValueError("each collection must be 1 to 255 of A-Z a-z 0-9 _ . -")
+        seen.add(pieces[0])
+    return value
+
+
 def _api_key(value: SecretStr | None) -> SecretStr | None:
     if value is not None and len(value.get_secret_value()) < 24:
         raise ValueError("must have at least 24 characters (see `app keys new`)")
@@ -95,7 +113,7 @@ class Settings(BaseSettings):
     cors_origins: Annotated[tuple[str, ...], NoDecode] = ()
     docs_access: Literal["key", "open", "off"] = "key"
     metrics_access: Literal["key", "open", "off"] = "key"
-    aws_dialect_keys: SecretStr = SecretStr("")
+    aws_dialect_keys: Annotated[SecretStr, AfterValidator(_dialect_keys)] = SecretStr("")
 
     # The CMS
     cms_source: Literal["folder", "mongo", "http"] | None = None

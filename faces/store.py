@@ -200,6 +200,10 @@ class Store:
         """What is stored of at most 500 keys of a source, by key."""
         return self._lists.known_by_keys(source, keys)
 
+    def item_of_source(self, source: str, key: str) -> Item | None:
+        """The item that a source calls `key`, without faces; None when it is not stored."""
+        return self._lists.item_of_source(source, key)
+
     def due_items(self, source: str, collection: str, limit: int = 500) -> list[KnownItem]:
         """Failed items that may be tried again now."""
         return self._lists.due(source, collection, limit)
@@ -238,9 +242,12 @@ class Store:
         for media_id, ids in by_item.items():
             self._removal.remove_faces(collection, media_id, ids, reason="deleted")
 
-    def lift_deleted(self, collection: str, media_id: str) -> None:
-        """Lets the deleted faces of an item (not those of erased people) be indexed again."""
-        self._removal.lift_deleted(collection, media_id)
+    def forget_picture(self, collection: str, media_id: str) -> None:
+        """Lets `put_item` work on an item's picture again, though it may be the same.
+
+        Faces that were deleted (not those of erased people) can then be indexed again.
+        """
+        self._removal.forget_picture(collection, media_id)
 
     def delete_face(self, face_id: str, collections: Sequence[str] | None = None) -> None:
         """Removes one face and leaves a tombstone with its box. Raises NotFound."""

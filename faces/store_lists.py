@@ -208,6 +208,12 @@ class ListStore:
             rows = list(self._db[MEDIA].find(query, dict.fromkeys(_KNOWN, 1)))
         return {row["source_key"]: documents.known_record(row) for row in rows}
 
+    def item_of_source(self, source: str, key: str) -> Item | None:
+        """The item that a source calls `key`, without faces; None when it is not stored."""
+        with translate():
+            row = self._db[MEDIA].find_one({"source": source, "source_key": key})
+        return None if row is None or row["state"] == "gone" else documents.item_record(row)
+
     def due(self, source: str, collection: str, limit: int) -> list[KnownItem]:
         """Failed items of a source that may be tried again now, the longest waiting first."""
         query = {

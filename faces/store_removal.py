@@ -121,7 +121,7 @@ class RemovalStore(ItemWrites):
         now = dt.datetime.now(dt.UTC)
         return in_transaction(self._db, work)
 
-    def lift_deleted(self, collection: str, media_id: str) -> None:
+    def forget_picture(self, collection: str, media_id: str) -> None:
         """Drops the tombstones of an item's deleted faces, and forgets that it was indexed.
 
         The next time that its picture comes, it is worked on again.

@@ -47,10 +47,11 @@ class Call:
         for face in faces.values():
             if ids.is_nameless(face.media_id):
                 continue
-            external = ids.encode(face.media_id)
+            media_id = ids.unmarked(face.media_id)
+            external = ids.encode(media_id)
             if len(external) > ids.LONGEST:
-                external = ids.alias(face.media_id)
-                long.setdefault(face.collection, []).append(face.media_id)
+                external = ids.alias(media_id)
+                long.setdefault(face.collection, []).append(media_id)
             found[face.media_id] = external
         for collection, media_ids in long.items():
             self.parts.store.aliases.keep(collection, sorted(set(media_ids)))

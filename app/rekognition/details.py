@@ -109,8 +109,7 @@ def reasons(names: Sequence[str]) -> list[str]:
         *("exceeds_max_faces", "extreme_pose", "low_brightness", "low_sharpness"),
         *("low_confidence", "small_bounding_box", "low_face_quality", "face_not_largest"),
     }
-    shown = [name.upper() if name in known else "LOW_FACE_QUALITY" for name in names]
-    return list(dict.fromkeys(shown)) or ["LOW_FACE_QUALITY"]
+    return [name.upper() for name in names if name in known] or ["LOW_FACE_QUALITY"]
 
 
 def _cross(one: complex, other: complex) -> float:

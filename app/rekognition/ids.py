@@ -17,6 +17,7 @@ from app.forms import media_id as checked
 LONGEST = 255
 NAMELESS = "sha256/"
 """The media id of a picture without ExternalImageId begins so; the hash of its bytes follows."""
+_MARK = re.compile(r"\?[0-9a-f]{20}")
 _PLAIN = re.compile(r"[a-zA-Z0-9_.\-:]+")
 _ESCAPE = re.compile(r"(?::[0-9A-F]{2})+")
 _READS_AS_ESCAPE = re.compile(r":(?=[0-9A-F]{2})")
@@ -56,6 +57,19 @@ def nameless(content: str) -> str:
 def is_nameless(media_id: str) -> bool:
     """Whether a media id is one of those."""
     return re.fullmatch(NAMELESS + "[0-9a-f]{64}", media_id) is not None
+
+
+def another(media_id: str, content: str) -> str:
+    """The media id of one more picture, by its bytes' hash, under the ExternalImageId of another.
+
+    An ExternalImageId may name many pictures (a person's, say); a media id names one.
+    """
+    return f"{media_id}?{content[:20]}"
+
+
+def unmarked(media_id: str) -> str:
+    """The media id whose ExternalImageId this one has, too."""
+    return media_id[:-21] if _MARK.fullmatch(media_id[-21:]) and len(media_id) > 21 else media_id
 
 
 def _escaped(media_id: str) -> str:

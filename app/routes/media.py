@@ -100,14 +100,14 @@ def put_media(
         min_quality=parts.settings.face_min_quality,
         pipeline_version=PIPELINE_VERSION,
         began_rev=began,
-        also=_upcoming(parts, client, data, analysis, active),
-        crops=_crops(parts, client, data, analysis, fetchable=form.image_url is not None),
+        also=upcoming(parts, client, data, analysis, active),
+        crops=crops(parts, client, data, analysis, fetchable=form.image_url is not None),
     )
     indexed = _indexed(parts, result, active.key, analysis.timings_ms)
     return answer(indexed, 201 if result.created else 200)
 
 
-def _upcoming(
+def upcoming(
     parts: Services, client: Client, data: bytes, analysis: Analysis, active: ActiveModel
 ) -> tuple[Analysis, ...]:
     """The same faces by the next model, while a switch to it is being prepared."""
@@ -117,7 +117,7 @@ def _upcoming(
     return (photos.analyse(parts, client, data, "index", known=known, model=active.next.key),)
 
 
-def _crops(
+def crops(
     parts: Services, client: Client, data: bytes, analysis: Analysis, *, fetchable: bool
 ) -> dict[int, bytes]:
     """The crops to keep: of all faces, or only where the picture cannot be fetched again."""

@@ -1,0 +1,145 @@
+"""Users, which are /v1's subjects: create, delete, list, and the faces that they have."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from app.rekognition import tokens
+from app.rekognition.call import Answer, Call, scale_of
+from faces.types import Vector
+
+Failure = dict[str, Any]
+
+
+def once(make: Callable[[Call], Answer]) -> Callable[[Call], Answer]:
+    """The change, made once for each ClientRequestToken."""
+
+    def change(call: Call) -> Answer:
+        told = call.tokens.answer(call.caller.name, call.operation, call.given)
+        if told is not None:
+            return told
+        answer = make(call)
+        call.tokens.made(call.caller.name, call.operation, call.given, answer)
+        return answer
+
+    return change
+
+
+def create(call: Call) -> Answer:
+    """A new user without faces. Raises Conflict when there is one of that id."""
+    call.parts.store.subjects.create(call.collection, call.given["UserId"])
+    return {}
+
+
+def delete(call: Call) -> Answer:
+    """The user is gone; the faces stay, without a user."""
+    call.parts.store.subjects.delete(call.collection, call.given["UserId"])
+    return {}
+
+
+def page(call: Call) -> Answer:
+    """The users of a collection; one without faces is CREATED, else ACTIVE."""
+    store, collection = call.parts.store, call.collection
+    limit = call.given["MaxResults"]
+    store.collection(collection)
+    found = tokens.page(
+        lambda cursor: store.subjects.list(collection, limit=limit, cursor=cursor),
+        call.given.get("NextToken"),
+        store.aliases,
+    )
+    answer: Answer = {
+        "Users": [
+            {"UserId": user.subject_id, "UserStatus": _status(user.face_count)}
+            for user in found.items
+        ]
+    }
+    if found.next_cursor is not None:
+        answer["NextToken"] = found.next_cursor
+    return answer
+
+
+def associate(call: Call) -> Answer:
+    """Gives faces to a user, each of which has to look like one of the user's.
+
+    For a user without faces the first one given is taken, and the others have to look like it.
+    Faces that the user has are left alone, and not told of.
+    """
+    store, collection, user = call.parts.store, call.collection, call.given["UserId"]
+    subject = store.subjects.get(collection, user)
+    named = list(dict.fromkeys(call.given["FaceIds"]))
+    found = store.faces_by_id(collection, named)
+    active = call.model
+    vectors = call.parts.finder.stored(collection, active, face_ids=named, limit=len(named))
+    known = list(call.parts.finder.stored(collection, active, subject_id=user).values())
+    curve, threshold = scale_of(active.key), call.given["UserMatchThreshold"]
+    taken: list[str] = []
+    failed: list[Failure] = []
+    for face_id in named:
+        face = found.get(face_id)
+        if face is None:
+            failed.append(_failure(face_id, "FACE_NOT_FOUND"))
+        elif face.subject_id == user:
+            continue
+        elif face.subject_id is not None:
+            failed.append(
+                _failure(face_id, "ASSOCIATED_TO_A_DIFFERENT_USER", UserId=face.subject_id)
+            )
+        elif face_id not in vectors:
+            failed.append(_failure(face_id, "LOW_MATCH_CONFIDENCE", Confidence=0.0))
+        else:
+            best = _best(vectors[face_id], known)
+            if best is not None and best < curve.cosine(threshold):
+                likeness = round(curve.percent(best), 4)
+                failed.append(_failure(face_id, "LOW_MATCH_CONFIDENCE", Confidence=likeness))
+                continue
+            if best is None:
+                known.append(vectors[face_id])
+            taken.append(face_id)
+    if taken:
+        store.subjects.assign(collection, user, taken)
+    return {
+        "AssociatedFaces": [{"FaceId": face_id} for face_id in taken],
+        "UnsuccessfulFaceAssociations": failed,
+        "UserStatus": _status((subject.face_count or 0) + len(taken)),
+    }
+
+
+def disassociate(call: Call) -> Answer:
+    """Takes faces from a user; they stay in the collection."""
+    store, collection, user = call.parts.store, call.collection, call.given["UserId"]
+    store.subjects.get(collection, user)
+    named = list(dict.fromkeys(call.given["FaceIds"]))
+    found = store.faces_by_id(collection, named)
+    freed: list[str] = []
+    failed: list[Failure] = []
+    for face_id in named:
+        face = found.get(face_id)
+        if face is None or face.subject_id is None:
+            failed.append(_failure(face_id, "FACE_NOT_FOUND"))
+        elif face.subject_id != user:
+            failed.append(
+                _failure(face_id, "ASSOCIATED_TO_A_DIFFERENT_USER", UserId=face.subject_id)
+            )
+        else:
+            freed.append(face_id)
+    if freed:
+        store.subjects.unassign(collection, user, freed)
+    left = store.subjects.get(collection, user).face_count
+    return {
+        "DisassociatedFaces": [{"FaceId": face_id} for face_id in freed],
+        "UnsuccessfulFaceDisassociations": failed,
+        "UserStatus": _status(left),
+    }
+
+
+def _best(vector: Vector, known: Sequence[Vector]) -> float | None:
+    return max((float(vector @ other) for other in known), default=None)
+
+
+def _failure(face_id: str, reason: str, **more: Any) -> Failure:
+    return {"FaceId": face_id, "Reasons": [reason], **more}
+
+
+def _status(faces: int | None) -> str:
+    return "ACTIVE" if faces else "CREATED"
