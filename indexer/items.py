@@ -18,6 +18,7 @@ from faces.errors import (
     EncoderUnavailable,
     LikenessError,
     Loading,
+    NotFound,
     StorageFull,
     Tombstoned,
 )
@@ -159,16 +160,24 @@ class Items:
     def _carry_out(self, task: Task) -> Result:
         entry, step = task.entry, task.step
         ref = MediaRef(self._collection, entry.media_id, self._name, entry.key)
-        if step.verb == "inform":
-            self._store.update_info(ref, info_of(entry, step.stamp), self._fence)
-            return Result(entry.key, "updated")
         try:
+            if step.verb == "inform":
+                return self._inform(ref, info_of(entry, step.stamp))
             body = self._read(entry, step)
             if self._stopping.is_set():
                 return Result(entry.key, "stopped")
             return self._store_body(task, ref, body)
         except LikenessError as error:
             return self._failed(task, ref, error)
+
+    def _inform(self, ref: MediaRef, info: MediaInfo, *, read: bool = False) -> Result:
+        try:
+            self._store.update_info(ref, info, self._fence)
+        except NotFound:
+            # Deleted through the API since the page was read; without its collection the run ends.
+            self._store.collection(self._collection)
+            return Result(ref.source_key, "tombstoned", read=read)
+        return Result(ref.source_key, "updated", read=read)
 
     def _read(self, entry: Entry, step: Step) -> Body:
         conditions = step.conditions
@@ -187,15 +196,13 @@ class Items:
                 stamp = Stamp(
                     stamp.version, stamp.info, stamp.pipeline, conditions.etag, conditions.modified
                 )
-            self._store.update_info(ref, info_of(entry, stamp), self._fence)
-            return Result(entry.key, "updated", read=True)
+            return self._inform(ref, info_of(entry, stamp), read=True)
         info = info_of(entry, stamp)
         content = hashlib.sha256(body.data).hexdigest()
         if task.known is not None and task.known.sha256 == content:
             same = self._store.unchanged(ref, content, PIPELINE_VERSION, self._analyst.model)
             if same is not None:
-                self._store.update_info(ref, info, self._fence)
-                return Result(entry.key, "updated", len(same.faces), read=True)
+                return self._inform(ref, info, read=True)
         put = self._put(task, ref, info, content, body.data)
         ending: Ending = "indexed" if put.faces else "no_face"
         return Result(entry.key, ending, len(put.faces), read=True)

@@ -52,11 +52,6 @@ class MongoSource:
         self._query = _parse(query)
         self._projection = dict.fromkeys(_outer(reader.fields.names()), 1) | {"_id": 1}
 
-    @property
-    def records(self) -> Collection[Any]:
-        """The CMS's collection, for its change stream."""
-        return self._records
-
     def close(self) -> None:
         """Close the connections to the media servers and to the CMS's database."""
         self._media.close()

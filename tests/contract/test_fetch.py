@@ -11,7 +11,8 @@ import pytest
 
 from faces.addresses import parse_origins
 from faces.errors import FetchFailed, UrlNotAllowed
-from faces.fetch import Fetched, Fetcher, connect, resolve
+from faces.fetch import Fetched, Fetcher
+from faces.pinned import connect, resolve
 from tests import media_server
 from tests.media_server import Canary, Server
 
@@ -288,6 +289,7 @@ def test_a_body_over_the_cap_is_cut_announced_or_not(media: Server) -> None:
             ),
             "compressed",
         ),
+        (media_server.failing(304), "protocol"),
         (media_server.failing(500), "status"),
         (media_server.failing(206), "status"),
         (media_server.failing(204), "status"),
