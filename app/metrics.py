@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
+
+from faces.records import Job
 
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25)
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -49,6 +51,22 @@ class Metrics:
             registry=self.registry,
         )
 
+        self._worker = Gauge(
+            "likeness_worker_alive", "1 when a worker beats.", registry=self.registry
+        )
+        self._jobs = Gauge(
+            "likeness_jobs",
+            "The latest jobs, by kind and state.",
+            ("kind", "state"),
+            registry=self.registry,
+        )
+        self._progress = Gauge(
+            "likeness_job_progress",
+            "The share that a running job has done.",
+            ("kind",),
+            registry=self.registry,
+        )
+
     def request(self, method: str, route: str, status: int, seconds: float) -> None:
         """Count one request."""
         self._requests.labels(method, route, str(status)).inc()
@@ -72,6 +90,16 @@ class Metrics:
         self._states.clear()
         for part, state in present.items():
             self._states.labels(part, state).set(1)
+
+    def jobs(self, jobs: Iterable[Job], *, worker: bool) -> None:
+        """Set what is known of the worker and of the latest jobs."""
+        self._worker.set(worker)
+        self._jobs.clear()
+        self._progress.clear()
+        for job in jobs:
+            self._jobs.labels(job.kind, job.state).inc()
+            if job.state == "running" and job.total:
+                self._progress.labels(job.kind).set(job.done / job.total)
 
     def text(self) -> bytes:
         """All of it in Prometheus's text format."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 from fastapi import APIRouter, Depends, Request
 from starlette.responses import Response
 
@@ -9,9 +11,10 @@ from app.deps import ExchangeDep, ServicesDep, admit
 from app.metrics import CONTENT_TYPE
 from app.readiness import readiness
 from app.schemas import Health, Readiness, answer
-from faces.errors import NotFound
+from faces.errors import LikenessError, NotFound
 
 router = APIRouter(tags=["health"])
+LATEST_JOBS = 200
 
 
 @router.head("/healthz", include_in_schema=False)
@@ -50,4 +53,8 @@ def metrics(parts: ServicesDep) -> Response:
     """The metrics of this process in Prometheus's text format."""
     state = readiness(parts)
     parts.metrics.states({"service": state.status, **state.checks})
+    if state.checks.get("database") == "ready":
+        with contextlib.suppress(LikenessError):  # the other figures are worth having without
+            latest = parts.store.jobs.page(LATEST_JOBS, None).items
+            parts.metrics.jobs(latest, worker=parts.store.presence.alive("worker"))
     return Response(parts.metrics.text(), media_type=CONTENT_TYPE)

@@ -398,7 +398,7 @@ async function erasePerson(base, person) {
     element("p", { textContent: `Every face of ${person.name ?? person.subject_id} is removed and kept from coming back. This cannot be undone.` }),
   ], "Erase");
   if (!sure) return;
-  let { job_id: id } = await api("POST", `${base}/erase`, {});
+  let { job_id: id } = await api("POST", `${base}/erase`);
   say("Erasing…");
   for (;;) {
     const job = await api("GET", `/v1/jobs/${id}`);

@@ -218,6 +218,7 @@ def test_metrics_are_prometheus_text(client: httpx2.Client, probes: dict[str, Pa
     )
     assert re.search(r'likeness_stage_seconds_count\{stage="encode"\} [1-9]', text)
     assert 'likeness_state{part="encoder",state="ready"} 1.0' in text
+    assert "likeness_worker_alive 0.0" in text
     assert re.search(r"process_resident_memory_bytes [1-9]", text)
 
 
