@@ -80,6 +80,40 @@ def test_a_broken_orientation_is_ignored(block: bytes) -> None:
     assert probe(hostile.after_start(jpeg(), segment(0xE1, b"Exif\0\0" + block))).orientation == 1
 
 
+def tiff(*entries: tuple[int, int, int, int], order: str = ">") -> bytes:
+    """A TIFF block of these (tag, kind, count, value) entries and nothing behind them."""
+    head = (b"MM\0*" if order == ">" else b"II*\0") + struct.pack(order + "I", 8)
+    rows = [struct.pack(order + "HHIHH", *entry, 0) for entry in entries]
+    return head + struct.pack(order + "H", len(rows)) + b"".join(rows)
+
+
+def test_the_orientation_is_found_among_other_tags() -> None:
+    others = [(0x010F, 2, 4, 0), (0x0110, 2, 4, 0), (0x0111, 3, 1, 5)]
+    wanted = (0x0112, 3, 1, 6)
+    for order in "<>":
+        for n in range(4):
+            entries = [*others[:n], wanted, *others[n:]]
+            assert orientation(tiff(*entries, order=order)) == 6
+    assert orientation(tiff(*others)) == 1
+
+
+def test_the_orientation_needs_all_its_bytes_and_its_own_type() -> None:
+    whole = tiff((0x0112, 3, 1, 8))
+    assert orientation(whole) == 8
+    for length in range(len(whole)):
+        assert orientation(whole[:length]) == 1
+    assert orientation(tiff((0x0112, 3, 2, 8))) == 1
+    assert orientation(tiff((0x0112, 4, 1, 8))) == 1
+    assert orientation(tiff((0x0112, 3, 1, 9))) == 1
+    assert orientation(tiff((0x0112, 3, 1, 0))) == 1
+
+
+def test_a_directory_may_begin_anywhere_in_the_block() -> None:
+    inner = tiff((0x0112, 3, 1, 3))[8:]
+    assert orientation(b"MM\0*" + struct.pack(">I", 20) + bytes(12) + inner) == 3
+    assert orientation(b"MM\0*" + struct.pack(">I", 2**31) + bytes(12) + inner) == 1
+
+
 @given(st.binary(max_size=200))
 def test_no_exif_block_raises(block: bytes) -> None:
     assert 1 <= orientation(b"MM\0*" + block) <= 8
@@ -151,6 +185,12 @@ def test_at_the_limits_a_header_passes() -> None:
     assert probe(hostile.with_size(jpeg(progressive=True), 5000, 5000)).pixels == 25_000_000
     assert probe(jpeg(photo(16, 16))).pixels == 256
     assert probe(hostile.many_scans(50)).progressive
+
+
+def test_exactly_64_scans_are_accepted() -> None:
+    before = hostile.many_scans(1).count(b"\xff\xda")
+    assert probe(hostile.many_scans(65 - before)).progressive
+    assert reason(hostile.many_scans(66 - before)) == "too_many_scans"
 
 
 def test_a_thumbnail_inside_the_metadata_is_no_scan_and_no_end() -> None:
