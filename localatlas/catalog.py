@@ -23,6 +23,7 @@ from localatlas.definition import Definition, parse_definition
 from localatlas.startup import StartError
 
 FORMAT = 1
+CATALOG = "catalog.bson"
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from bson.datetime_ms import DatetimeMS
@@ -14,16 +15,17 @@ from bson.timestamp import Timestamp
 from pymongo import MongoClient
 from pymongo.errors import OperationFailure, PyMongoError
 
-from localatlas import wire
+from localatlas import keeping, wire
 from localatlas.indexes import Build, Indexes, Live, State
+from localatlas.keeping import Token
 
 log = logging.getLogger(__name__)
 
 _AWAIT_MS = 100
 _RETRY_S = 0.2
-_SAVE_EVERY_S = 30.0
+_KEEP_EVERY_S = 20.0
+_MANY, _OLD_S = 500, 600.0
 _BATCH = 1000
-Token = Mapping[str, Any]
 
 
 class Follower(threading.Thread):
@@ -38,19 +40,21 @@ class Follower(threading.Thread):
         self,
         client: MongoClient[dict[str, Any]],
         indexes: Indexes,
+        folder: Path,
         *,
         lag_s: float = 0.0,
     ) -> None:
         super().__init__(name="follow", daemon=True)
         self._client = client
         self._indexes = indexes
+        self._folder = folder
         self._lag_s = lag_s
         self._token: Token | None = None
         self._seen: Timestamp | None = None
         self._waiting: deque[tuple[float, Mapping[str, Any]]] = deque()
         self._stopping = threading.Event()
         self._streaming = threading.Event()
-        self._saved_at = time.monotonic()
+        self._looked_at = 0.0
         self.caught_up = threading.Event()
         self._rounds = 0
 
@@ -70,7 +74,7 @@ class Follower(threading.Thread):
         """Stops following and keeps the vectors on disk for the next start."""
         self._stopping.set()
         self.join()
-        self._save_all()
+        self._keep(everything=True)
 
     def run(self) -> None:
         while not self._stopping.is_set():
@@ -123,7 +127,8 @@ class Follower(threading.Thread):
                     self._advance(stream.resume_token)
                     self._finish(scanned)
                     self._first_time_caught_up()
-                self._save_now_and_then(idle=event is None)
+                if time.monotonic() - self._looked_at > _KEEP_EVERY_S:
+                    self._keep()
 
     def _advance(self, token: Token | None) -> None:
         if token is not None:
@@ -183,6 +188,8 @@ class Follower(threading.Thread):
         for live, build in builds:
             self._indexes.ready(live, build)
             self._save(live, build)
+        if builds:
+            self._keep()
 
     def _forget_missing(self) -> None:
         """Drops the indexes of collections that went while nobody followed."""
@@ -198,30 +205,26 @@ class Follower(threading.Thread):
             return
         self._indexes.drop(*self._indexes.missing(present))
 
-    def _save_now_and_then(self, *, idle: bool) -> None:
-        if time.monotonic() - self._saved_at > _SAVE_EVERY_S and idle:
-            self._save_all()
-
-    def _save_all(self) -> None:
-        self._saved_at = time.monotonic()
+    def _keep(self, *, everything: bool = False) -> None:
+        """Keeps the place on disk, and vectors of which much has changed or long ago."""
+        self._looked_at = time.monotonic()
+        if self._token is None:
+            return
+        clean = []
         for live in self._indexes.all():
-            if live.serving is not None and live.serving.unsaved:
-                self._save(live, live.serving)
+            build = live.serving
+            if build is None:
+                continue
+            many = build.unsaved > max(_MANY, len(build.index) // 20)
+            old = time.monotonic() - build.saved_at > _OLD_S
+            if build.unsaved and (everything or many or old):
+                self._save(live, build)
+            if not build.unsaved:
+                clean.append(self._indexes.file(live, build).name)
+        keeping.save_place(self._folder, self._token, clean)
 
     def _save(self, live: Live, build: Build) -> None:
         if self._token is None or live.serving is not build:
             return
-        about = {
-            "id": live.entry.id,
-            "version": build.version,
-            "token": self._token,
-            "saved_at": time.time_ns(),
-        }
-        try:
-            build.index.save(self._indexes.file(live, build), about)
-            build.unsaved = 0
-        except OSError as error:
-            log.warning(
-                "vectors could not be kept on disk (%s); the next start reads them anew",
-                error.strerror,
-            )
+        if keeping.save(self._indexes.file(live, build), build.index, self._token):
+            build.unsaved, build.saved_at = 0, time.monotonic()

@@ -22,10 +22,9 @@ from localatlas.building import Builder
 from localatlas.catalog import Catalog
 from localatlas.connection import Connection
 from localatlas.disk import Disk
-from localatlas.follow import Follower, Token
-from localatlas.index import VectorIndex
+from localatlas.follow import Follower
 from localatlas.indexes import Build, Indexes
-from localatlas.vectorfile import StaleFileError
+from localatlas.keeping import Kept
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +45,7 @@ class Front:
     """Everything between the clients and one backend.
 
     `uri` is for the front's own clients; `address` gives where the backend's primary is at this
-    moment; `folder` keeps index definitions and vectors.
+    moment; `catalog` and `folder` keep index definitions and vectors.
     """
 
     def __init__(
@@ -55,13 +54,13 @@ class Front:
         uri: str,
         address: Callable[[], tuple[str, int]],
         folder: Path,
+        catalog: Catalog,
         options: Options,
         tls: ssl.SSLContext | None = None,
         disk: Disk | None = None,
     ) -> None:
         self._disk = disk
         self._address = address
-        self._folder = folder
         self._tls = tls
         self._connections: set[Connection] = set()
         self._server: asyncio.Server | None = None
@@ -75,39 +74,24 @@ class Front:
         self._async_client: AsyncMongoClient[dict[str, Any]] = AsyncMongoClient(
             uri, connect=False, appname="localatlas", serverSelectionTimeoutMS=_SELECTION_MS
         )
-        self._catalog = Catalog(folder / "catalog.bson")
         self._builder = Builder(
             self._client,
             delay_s=options.build_delay_s,
             following=lambda: self._follower.following(),
         )
-        self._indexes = Indexes(self._catalog, folder, self._builder.request)
-        self._follower = Follower(self._client, self._indexes, lag_s=options.lag_s)
+        self._indexes = Indexes(catalog, folder, self._builder.request)
+        self._follower = Follower(self._client, self._indexes, folder, lag_s=options.lag_s)
 
-    def load(self) -> None:
-        """Takes up what was kept: definitions, and vectors where they match. Blocks."""
-        self._catalog.load()
-        token: tuple[int, Token] | None = None
+    def take_up(self, kept: Kept) -> None:
+        """Takes up what an earlier run kept. Blocks; the backend has to answer."""
         now = self._client.admin.command("hello").get("operationTime")
-        kept = set()
-        for entry in self._catalog:
-            path = self._folder / f"{entry.id}-{entry.version}.vectors"
+        self._follower.resume(kept.token)
+        for entry, index in kept.entries:
             build = None
-            try:
-                index, about = VectorIndex.load(path, entry.definition)
-            except (OSError, StaleFileError) as error:
-                log.info("vectors are read anew: %s", type(error).__name__)
-            else:
+            if index is not None:
                 build = Build(entry, index)
                 build.ready_at = now
-                kept.add(path.name)
-                if token is None or about["saved_at"] < token[0]:
-                    token = (about["saved_at"], about["token"])
             self._indexes.restore(entry, build)
-        for path in self._folder.glob("*.vectors*"):
-            if path.name not in kept:
-                path.unlink(missing_ok=True)
-        self._follower.resume(token[1] if token else None)
 
     async def serve(self, listening: socket.socket) -> None:
         """Returns when clients are being accepted and kept vectors have caught up."""

@@ -7,6 +7,7 @@ import datetime
 import enum
 import logging
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ from localatlas.catalog import Catalog, Entry
 from localatlas.definition import Definition
 from localatlas.errors import QueryError
 from localatlas.index import VectorIndex
+from localatlas.keeping import vector_file
 from localatlas.stage import VectorQuery
 
 log = logging.getLogger(__name__)
@@ -60,7 +62,8 @@ class Build:
         self.touched: set[bytes] | None = set() if index is None else None
         self.ready_at: Timestamp | None = None  # ready once everything up to here is applied
         self.abandoned = False
-        self.unsaved = 0
+        self.unsaved = 0 if index is not None else 1  # changes that its file does not hold
+        self.saved_at = time.monotonic()
 
     def apply(self, identity: Any, document: Mapping[str, Any] | None) -> None:
         """Takes up a document's present state; None: it is gone."""
@@ -231,7 +234,7 @@ class Indexes:
 
     def file(self, live: Live, build: Build) -> Path:
         """Where the vectors of a build are kept."""
-        return self._folder / f"{live.entry.id}-{build.version}.vectors"
+        return vector_file(self._folder, live.entry, build.version)
 
     def followed(self, uuid: bytes, namespace: tuple[str, str], at: Timestamp) -> list[Live]:
         """The indexes that an event of this collection concerns."""

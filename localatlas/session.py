@@ -14,7 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from faces import processes
+from localatlas import keeping
 from localatlas.backend import Backend, Embedded, External
+from localatlas.catalog import CATALOG, Catalog
 from localatlas.disk import Disk
 from localatlas.engine import Engine
 from localatlas.front import Front, Options
@@ -73,16 +75,22 @@ class Session:
         try:
             folder.take()
             backend = self._backend(folder)
-            await asyncio.to_thread(backend.start)
+            catalog = Catalog(folder.front / CATALOG)
+            catalog.load()
+            kept, _ = await asyncio.gather(
+                asyncio.to_thread(keeping.read, catalog, folder.front),
+                asyncio.to_thread(backend.start),
+            )
             front = Front(
                 uri=backend.uri,
                 address=backend.address,
                 folder=folder.front,
+                catalog=catalog,
                 options=Options(plan.lag_s, plan.build_delay_s),
                 tls=backend.tls,
                 disk=backend.disk,
             )
-            await asyncio.to_thread(front.load)
+            await asyncio.to_thread(front.take_up, kept)
             await front.serve(listening)
             uri = self._uri(listening.getsockname())
             folder.announce(uri)

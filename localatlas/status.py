@@ -7,7 +7,7 @@ from typing import Any
 from pymongo import MongoClient
 from pymongo.errors import OperationFailure, PyMongoError
 
-from localatlas.catalog import Catalog
+from localatlas.catalog import CATALOG, Catalog
 from localatlas.startup import DataFolder, StartError
 
 # Exit statuses, as `systemctl status` has them.
@@ -16,7 +16,7 @@ RUNNING, UNKNOWN, NOT_RUNNING = 0, 1, 3
 
 def report(folder: DataFolder) -> tuple[int, list[str]]:
     """The exit status and the lines to print."""
-    catalog = Catalog(folder.front / "catalog.bson")
+    catalog = Catalog(folder.front / CATALOG)
     try:
         catalog.load()
     except StartError as error:
