@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from faces import filters
+from faces import filters, search
+from faces import finder as finder_module
 from faces import watch as watch_module
 from faces.database import FACES
 from faces.errors import Conflict, IndexNotReady, InvalidRequest, NotFound
@@ -191,6 +192,29 @@ class TestGroups:
         assert found.faces[0][0].media_id == "many"
         assert len(found.faces[0]) == 3
         assert found.complete
+
+    def test_short_of_groups_after_all_rounds_is_not_complete(
+        self, searching: Searching, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        for number in range(7):
+            crowd = [
+                dataclasses.replace(face(100 * n), embedding=near(1, 0.02 * number, n))
+                for n in range(8)
+            ]
+            put(searching, f"m{number}", analysis(*crowd))
+        searching.until(
+            lambda: searching.finder.vectors(ALL, [vector(1)]),
+            lambda found: len(found.faces[0]) == 56,
+        )
+        monkeypatch.setattr(search, "MAX_ROWS", 4)
+        monkeypatch.setattr(finder_module, "_SLACK", 0)
+        request = SearchRequest(limit=6, group_by="media")
+        found = searching.finder.vectors(request, [vector(1)])
+        assert not found.complete
+        assert [m.media_id for m in found.faces[0]] == ["m0", "m1", "m2", "m3"]
+        enough = searching.finder.vectors(dataclasses.replace(request, limit=4), [vector(1)])
+        assert enough.complete
+        assert len(enough.faces[0]) == 4
 
 
 class TestFilters:
