@@ -29,8 +29,9 @@ from faces import frames
 from faces.raster import Raster
 from faces.webp_decode import Truncated, WebpDecoder
 
-ADDRESS_SPACE = 384 * 2**20
-"""Twice what the hungriest picture within the limits takes: a progressive JPEG of 25 megapixels."""
+HEADROOM = 352 * 2**20
+"""Address space beyond what the process has at rest: half as much again as the hungriest picture
+within the limits takes, a progressive CMYK JPEG of 25 megapixels."""
 CPU_SECONDS = 5
 """Per request; the kernel ends the process, whatever the decoder is doing."""
 
@@ -65,7 +66,7 @@ def main() -> None:
         except Exception:  # whatever a decoder raises is about the picture, and says no more
             error = "decoder_failed"
         del request, body
-        answer |= {"error": error, "rss": _rss()}
+        answer |= {"error": error, "rss": _pages()[1]}
         answers.write(frames.pack(answer, len(content)))
         answers.write(content)
         answers.flush()
@@ -114,7 +115,8 @@ def _confine() -> None:
     warnings.simplefilter("ignore")
     Image.MAX_IMAGE_PIXELS = None  # the header was judged already, more strictly
     Image.init = lambda: False  # no plugin is looked for on disk
-    resource.setrlimit(resource.RLIMIT_AS, (ADDRESS_SPACE, ADDRESS_SPACE))
+    space = _pages()[0] + HEADROOM
+    resource.setrlimit(resource.RLIMIT_AS, (space, space))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
     resource.setrlimit(resource.RLIMIT_NOFILE, (8, 8))
@@ -127,9 +129,12 @@ def _allow_cpu(seconds: int) -> None:
     resource.setrlimit(resource.RLIMIT_CPU, (soft, hard))
 
 
-def _rss() -> int:
+def _pages() -> tuple[int, int]:
+    """Address space and resident memory of this process, in bytes."""
     with open("/proc/self/statm", "rb") as file:
-        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+        size, resident = file.read().split()[:2]
+    page = os.sysconf("SC_PAGE_SIZE")
+    return int(size) * page, int(resident) * page
 
 
 if __name__ == "__main__":

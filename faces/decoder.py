@@ -35,7 +35,7 @@ RECYCLE_BYTES = 96 * 2**20
 """A child that keeps more than this after a picture is closed is replaced."""
 _CROPS_A_REQUEST = 16
 _PIPE_BYTES = 2**20
-_KEPT_VARIABLES = ("PATH", "LD_LIBRARY_PATH", "PYTHONHOME", "LANG")
+_KEPT_VARIABLES = ("PATH", "LD_LIBRARY_PATH", "PYTHONHOME")
 
 
 class _ChildEnded(Exception):
@@ -234,6 +234,7 @@ class _Child:
         root = Path(faces.__file__).parent.parent
         env = {name: os.environ[name] for name in _KEPT_VARIABLES if name in os.environ}
         env |= {
+            "LC_ALL": "C.UTF-8",
             # Give every large buffer back to the system at once.
             "MALLOC_MMAP_THRESHOLD_": "262144",
             "MALLOC_TRIM_THRESHOLD_": "262144",
