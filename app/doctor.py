@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from faces.choice import choose, deepface_installed
 from faces.errors import ConfigError, LikenessError
 from faces.settings import Settings, load
 
@@ -93,13 +94,9 @@ def configuration(settings: Settings, environment: Mapping[str, str]) -> Iterato
         yield Line(
             "ok", "proxies", "forwarded addresses are not believed (TRUSTED_PROXIES is empty)"
         )
-    if settings.use_lite_embeddings is False and settings.encoder is None and not _deepface():
-        yield Line(
-            "warning",
-            "encoder",
-            "USE_LITE_EMBEDDINGS is false, but DeepFace is not installed: ONNX is used",
-            "install the extra `deepface`, or set USE_LITE_EMBEDDINGS=true",
-        )
+    if (chosen := choose(settings, installed=deepface_installed())).warning:
+        fix = "install the extra `deepface`, or set USE_LITE_EMBEDDINGS=true"
+        yield Line("warning", "encoder", chosen.reason + ": ONNX is used", fix)
     if settings.encoder == "remote":
         yield remote(settings)
 
@@ -232,12 +229,6 @@ def memory_limit_mib(root: Path = Path("/sys/fs/cgroup")) -> int | None:
 
 def _guesses(name: str) -> Iterable[str]:
     return {*GUESSABLE, name, name.lower(), f"{name}-key", f"{name}key"}
-
-
-def _deepface() -> bool:
-    import importlib.util
-
-    return importlib.util.find_spec("deepface") is not None
 
 
 def _text(path: Path) -> str:

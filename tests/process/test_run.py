@@ -48,7 +48,7 @@ class Place:
         for name in ("MONGODB_URI", "MAKELEVEL", "MAKEFLAGS", "MFLAGS"):
             self.environment.pop(name, None)
         self.environment |= env
-        self.starts: list[float] = []
+        self.starts: list[tuple[float, float]] = []
         self._make: subprocess.Popen[bytes] | None = None
 
     def running(self) -> subprocess.Popen[bytes]:
@@ -80,7 +80,7 @@ class Place:
                 processes.stop([make], grace=10)
                 pytest.fail(f"make run did not get ready:\n{self.log()[-3000:]}")
             time.sleep(0.05)
-        self.starts.append(time.monotonic() - began)
+        self.starts.append((time.monotonic() - began, work_of(make)))
         return make
 
     def log(self) -> str:
@@ -144,6 +144,15 @@ def family(make: subprocess.Popen[bytes]) -> dict[str, psutil.Process]:
                 found[role] = process
     assert set(found) == {"make", *ROLES}
     return found
+
+
+def work_of(make: subprocess.Popen[bytes]) -> float:
+    """Seconds of processor time that all processes of a run have used, ended steps included."""
+    total = 0.0
+    for process in everything(make):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            total += sum(process.cpu_times()[:4])
+    return total
 
 
 def everything(make: subprocess.Popen[bytes]) -> list[psutil.Process]:
@@ -268,9 +277,11 @@ def test_a_start_that_finds_all_in_place_serves_in_under_five_seconds(place: Pla
     if len(place.starts) == 1:
         place.stop()
         place.running()
-    # Where more wants to run than there are cores, each start gets its share of them only.
-    crowd = max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
-    assert min(place.starts[1:]) < 5 * crowd, place.starts
+    # A machine that is busy with other things makes everybody wait; the work done is then the
+    # measure, and two free cores do this much in less than the five seconds.
+    assert min(wall for wall, _ in place.starts[1:]) < 5 or (
+        min(work for _, work in place.starts[1:]) < 4
+    ), place.starts
 
 
 def test_with_a_database_of_ones_own_samples_go_in_on_request_and_apart(
