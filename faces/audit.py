@@ -280,15 +280,22 @@ class Audit:
 
 
 def states(db: Db, source: str, collection: str) -> dict[str, int]:
-    """How many items of a source are in each state."""
+    """How many items of a source are in each state, failed ones by their class."""
+    of_source = {"source": source, "collection": collection}
+    key = {"$cond": [{"$eq": ["$state", "failed"]}, "$error.class", "$state"]}
     with translate():
         rows = db[MEDIA].aggregate(
             [
-                {"$match": {"source": source, "collection": collection}},
-                {"$group": {"_id": "$state", "count": {"$sum": 1}}},
+                {"$match": of_source},
+                {"$group": {"_id": {"state": "$state", "what": key}, "count": {"$sum": 1}}},
             ]
         )
-        return {row["_id"]: row["count"] for row in rows}
+        return {
+            f"failed: {row['_id'].get('what')}"
+            if row["_id"]["state"] == "failed"
+            else row["_id"]["state"]: row["count"]
+            for row in rows
+        }
 
 
 def _unfit(face: Document) -> list[str]:

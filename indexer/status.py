@@ -48,6 +48,8 @@ def _source(settings: Settings, store: Store) -> Iterator[str]:
     yield f"source: {name} ({settings.cms_source}) → {settings.cms_collection}, {held}"
     counts = states(store.db, name, settings.cms_collection)
     yield "items: " + (", ".join(f"{n} {state}" for state, n in sorted(counts.items())) or "none")
+    if any(state.startswith("failed") for state in counts):
+        yield "  (GET /v1/jobs/{job_id}/failures names them)"
 
 
 def _job(job: Job) -> str:

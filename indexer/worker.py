@@ -44,12 +44,13 @@ class Worker:
         self._source = _source_name(settings)
         self._lanes = Lanes([Lane(LONG, LONG_KINDS), Lane(SHORT, _short_kinds())])
         self._away = False
+        self._owed = threading.Event()
 
     def run(self) -> None:
         """Returns after a stop, with its children ended, whatever the database does."""
         scheduler = schedule.scheduler()
         if self._source is not None:
-            scheduler.add_job(lambda: self._guard(self._due_now), self._trigger)
+            scheduler.add_job(self._owed.set, self._trigger)
         scheduler.start()
         self._log.info("worker_started", source=self._source)
         thread = threading.Thread(target=self._tend, name="tend", daemon=True)
@@ -74,6 +75,8 @@ class Worker:
         while not self._stopping.is_set():
             if not caught_up:
                 caught_up = self._guard(self._catch_up)
+            if self._owed.is_set() and self._guard(self._due_now):
+                self._owed.clear()
             for each in rounds:
                 if each.due():
                     self._guard(each.act)
