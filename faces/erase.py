@@ -11,10 +11,11 @@ from pymongo.read_concern import ReadConcern
 
 from faces import canary, documents, identity
 from faces.database import CROPS, FACES, SUBJECTS, TOMBSTONES, Document, translate
-from faces.errors import DatabaseUnavailable
+from faces.errors import DatabaseUnavailable, IndexNotReady
 from faces.job_run import JobRun
 from faces.records import ActiveModel
 from faces.store_removal import RemovalStore
+from faces.watch import explain, list_indexes
 
 _PAGE = 200
 NOTES = (
@@ -54,13 +55,7 @@ def erase(run: JobRun) -> dict[str, Any]:
             )
             run.progress(done=erased, faces=erased)
     tombstones = _count_at_majority(run, mine, receipt_id)
-    proofs = {}
-    active = run.store.active_model()
-    model: ActiveModel | None = active
-    while model is not None:
-        took = canary.prove(db, model, tick=run.progress)
-        proofs[model.index] = {"canary_found_after_s": round(took, 3)}
-        model = model.next
+    proofs = _proofs(run)
     with translate():
         db[SUBJECTS].delete_one({"_id": identity.subject_key(collection, subject_id)})
     receipt = {
@@ -77,6 +72,25 @@ def erase(run: JobRun) -> dict[str, Any]:
     }
     _audit(receipt)
     return receipt
+
+
+def _proofs(run: JobRun) -> dict[str, dict[str, float | str]]:
+    """What each vector index showed. Raises IndexNotReady while the active one cannot be asked."""
+    proofs: dict[str, dict[str, float | str]] = {}
+    active: ActiveModel | None = run.store.active_model()
+    for model in (active, active.next) if active else ():
+        if model is None:
+            continue
+        state = list_indexes(run.store.db).get(model.index)
+        if state is None or not state.queryable:
+            if model is active:
+                raise IndexNotReady(explain(model.index, state))
+            # It answers nobody yet, and is being built from what is left.
+            proofs[model.index] = {"state": "not queryable yet"}
+            continue
+        took = canary.prove(run.store.db, model, tick=run.progress)
+        proofs[model.index] = {"canary_found_after_s": round(took, 3)}
+    return proofs
 
 
 def _count_at_majority(run: JobRun, mine: Document, receipt_id: str) -> int:

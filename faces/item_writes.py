@@ -35,6 +35,8 @@ from faces.leases import Fence
 from faces.records import API_SOURCE
 from faces.types import MediaRef
 
+_NOT_TAKEN = {13, 59, 115, 8000}
+"""Unauthorized, no such command, not supported, and what a shared Atlas tier answers instead."""
 _DUPLICATE = 11000
 _MANY_COLLECTIONS = 25
 """The wire version of MongoDB 8.0, whose bulkWrite reaches several collections."""
@@ -215,6 +217,8 @@ class ItemWrites:
 
 def _cause(error: ClientBulkWriteException) -> PyMongoError:
     """What went wrong, with the labels and codes that the transaction loop looks at."""
+    if isinstance(error.error, OperationFailure) and error.error.code in _NOT_TAKEN:
+        return Raced()  # the next attempt writes step by step
     if isinstance(error.error, PyMongoError):
         return error.error
     entries: Any = error.write_errors or ()

@@ -212,6 +212,27 @@ class TestErasing:
         assert job.result["receipt_id"] in log
         assert "Ann" not in log
 
+    def test_an_index_that_is_not_there_yet_delays_the_proof_or_is_named(
+        self, searching: Searching, db: Db
+    ) -> None:
+        self.ann(searching)
+        store = searching.store
+        upcoming = {"model": "sface", "build": "", "index": "absent", "quantization": "none"}
+        models = db["likeness_models"]
+        models.update_one({}, {"$set": {"next": upcoming}})
+        models.update_one({}, {"$set": {"index": "faces_absent_v1"}})
+        job_id = store.subjects.erase("default", "ann")
+        job = work(store, job_id)
+        assert job.state == "queued", "it goes on when the index is there"
+        assert job.last_error is not None
+        assert "faces_absent_v1 does not exist" in job.last_error
+        models.update_one({}, {"$set": {"index": "faces_facenet128_v1"}})
+        db[JOBS].update_one({"_id": job_id}, {"$set": {"expires_ms": 0}})
+        result = work(store, job_id).result
+        assert result is not None
+        assert result["faces_deleted"] == 5
+        assert result["indexes"]["absent"] == {"state": "not queryable yet"}
+
     def test_an_erased_face_never_comes_back_by_anyone(self, searching: Searching) -> None:
         self.ann(searching)
         store = searching.store

@@ -132,6 +132,13 @@ def test_a_put_happens_exactly_once(db: Db, command: str, fault: str) -> None:
     assert (stored["rev"], stored["face_count"]) == (1, 2)
 
 
+@pytest.mark.parametrize("code", [13, 59, 115, 8000])
+def test_a_tier_that_takes_no_bulk_command_is_written_step_by_step(db: Db, code: int) -> None:
+    with failing(db, "bulkWrite", times=None, errorCode=code):
+        result = Store(db).put_item(REF, MediaInfo(), row_of_faces(1, 2), content="s")
+    assert len(result.faces) == db[FACES].count_documents({}) == 2
+
+
 def test_a_put_that_cannot_be_done_says_so_and_leaves_nothing(db: Db) -> None:
     store = Store(db)
     with (
