@@ -15,16 +15,14 @@ from faces.records import API_SOURCE
 from faces.types import Analysis
 
 BARS: Mapping[str, float] = {"NONE": 0.0, "LOW": 0.1, "MEDIUM": 0.25, "HIGH": 0.5}
-"""The least quality that each filter lets pass; AUTO is LOW, or FACE_MIN_QUALITY when higher."""
+"""The least quality that each filter lets pass; AUTO is the service's own, FACE_MIN_QUALITY."""
 _FORMATS = ("JPEG", "PNG")
 
 
 def bar(call: Call) -> float:
     """The least quality of the call's QualityFilter."""
     wish = str(call.given["QualityFilter"])
-    if wish == "AUTO":
-        return max(BARS["LOW"], call.parts.settings.face_min_quality)
-    return BARS[wish]
+    return call.parts.settings.face_min_quality if wish == "AUTO" else BARS[wish]
 
 
 def analyse(
