@@ -7,23 +7,17 @@ picture is open at a time; other callers stand in a short line.
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
-import os
-import select
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-import faces
-from faces import frames, processes
+from faces import processes
 from faces.align import Affine
+from faces.child import Child, ChildEnded, ChildHung
 from faces.errors import Busy, InvalidImage
 from faces.gate import Gate
 from faces.image import Header, decodable
@@ -34,16 +28,6 @@ RECYCLE_JOBS = 2000
 RECYCLE_BYTES = 96 * 2**20
 """A child that keeps more than this after a picture is closed is replaced."""
 _CROPS_A_REQUEST = 16
-_PIPE_BYTES = 2**20
-_KEPT_VARIABLES = ("PATH", "LD_LIBRARY_PATH", "PYTHONHOME")
-
-
-class _ChildEnded(Exception):
-    """The child ended by itself, or by a signal that we did not send."""
-
-
-class _ChildHung(Exception):
-    """The child did not answer in time and was killed."""
 
 
 class OpenPicture:
@@ -52,7 +36,7 @@ class OpenPicture:
     `opened_ms` is how long that took, without the time in line.
     """
 
-    def __init__(self, child: _Child, header: Header, image: Pixels, opened_ms: float) -> None:
+    def __init__(self, child: Child, header: Header, image: Pixels, opened_ms: float) -> None:
         self._child = child
         self.header = header
         self.image = image
@@ -97,7 +81,7 @@ class OpenPicture:
     def _ask(self, head: dict[str, Any]) -> tuple[dict[str, Any], memoryview]:
         try:
             answer, content = self._child.exchange(head)
-        except (_ChildEnded, _ChildHung) as error:
+        except (ChildEnded, ChildHung) as error:
             raise _failed() from error
         _raise_for(answer)
         return answer, content
@@ -122,7 +106,7 @@ class Decoder:
         self._argv = tuple(argv)
         self._wall_seconds = wall_seconds
         self._starter = processes.Starter()
-        self._child: _Child | None = None
+        self._child: Child | None = None
 
     @property
     def pid(self) -> int | None:
@@ -182,10 +166,10 @@ class Decoder:
             child = self._ready()
             try:
                 answer, content = child.exchange(head, body)
-            except _ChildHung as error:
+            except ChildHung as error:
                 self._child = None
                 raise _failed() from error
-            except _ChildEnded as error:
+            except ChildEnded as error:
                 # It may have been ended from outside, by the kernel for want of memory, say: the
                 # picture gets a second chance.
                 self._child = None
@@ -199,13 +183,13 @@ class Decoder:
             return OpenPicture(child, header, _image(answer, content), took)
         raise AssertionError("unreachable")
 
-    def _ready(self) -> _Child:
+    def _ready(self) -> Child:
         if self._child is not None and not self._child.alive:
             self._child.end()
             self._child = None
         if self._child is None:
             try:
-                self._child = _Child(self._starter, self._argv, self._wall_seconds)
+                self._child = Child(self._starter, self._argv, self._wall_seconds)
             except OSError as error:
                 raise Busy("No process could be started to decode the picture.") from error
         return self._child
@@ -217,106 +201,12 @@ class Decoder:
             return
         try:
             answer, _ = child.exchange({"op": "close"})
-        except (_ChildEnded, _ChildHung):
+        except (ChildEnded, ChildHung):
             self._child = None
             return
         if answer["rss"] > RECYCLE_BYTES or child.exchanges > RECYCLE_JOBS:
             child.end()
             self._child = None
-
-
-class _Child:
-    """One running child and the two pipes to it."""
-
-    def __init__(
-        self, starter: processes.Starter, argv: Sequence[str], wall_seconds: float
-    ) -> None:
-        root = Path(faces.__file__).parent.parent
-        env = {name: os.environ[name] for name in _KEPT_VARIABLES if name in os.environ}
-        env |= {
-            "LC_ALL": "C.UTF-8",
-            # Give every large buffer back to the system at once.
-            "MALLOC_MMAP_THRESHOLD_": "262144",
-            "MALLOC_TRIM_THRESHOLD_": "262144",
-            "MALLOC_ARENA_MAX": "1",
-        }
-        self._process = starter.start(
-            lambda: processes.start(
-                argv, env=env, cwd=root, stdin=subprocess.PIPE, stdout=subprocess.PIPE
-            )
-        )
-        if self._process.stdin is None or self._process.stdout is None:
-            raise OSError("the child has no pipes")
-        self._in, self._out = self._process.stdin, self._process.stdout
-        for pipe in (self._in, self._out):
-            os.set_blocking(pipe.fileno(), False)
-            with contextlib.suppress(OSError):  # a smaller pipe is only slower
-                fcntl.fcntl(pipe.fileno(), fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
-        self._wall_seconds = wall_seconds
-        self.exchanges = 0
-
-    @property
-    def pid(self) -> int:
-        return self._process.pid
-
-    @property
-    def alive(self) -> bool:
-        return self._process.poll() is None
-
-    def exchange(
-        self, head: dict[str, Any], body: bytes = b""
-    ) -> tuple[dict[str, Any], memoryview]:
-        """The answer to one request. Raises _ChildEnded or _ChildHung; the child is then gone."""
-        deadline = time.monotonic() + self._wall_seconds
-        self.exchanges += 1
-        try:
-            self._write(frames.pack(head, len(body)), deadline)
-            self._write(body, deadline)
-            lengths = self._read(frames.LENGTHS.size, deadline)
-            head_length, body_length = frames.LENGTHS.unpack(lengths)
-            answer = frames.unpack_head(bytes(self._read(head_length, deadline)))
-            return answer, self._read(body_length, deadline)
-        except (OSError, ValueError) as error:
-            self.end()
-            raise _ChildEnded from error
-        except BaseException:
-            self.end()
-            raise
-
-    def end(self) -> None:
-        """Kill the child and close the pipes."""
-        self._process.kill()
-        self._process.wait()
-        for pipe in (self._in, self._out):
-            with contextlib.suppress(OSError):
-                pipe.close()
-
-    def _write(self, data: bytes, deadline: float) -> None:
-        left = memoryview(data)
-        while left:
-            self._await(self._in.fileno(), select.POLLOUT, deadline)
-            with contextlib.suppress(BlockingIOError):
-                left = left[os.write(self._in.fileno(), left) :]
-
-    def _read(self, length: int, deadline: float) -> memoryview:
-        content = memoryview(bytearray(length))
-        done = 0
-        while done < length:
-            self._await(self._out.fileno(), select.POLLIN, deadline)
-            with contextlib.suppress(BlockingIOError):
-                count = os.readv(self._out.fileno(), [content[done:]])
-                if count == 0:
-                    raise OSError("the child closed its end")
-                done += count
-        return content
-
-    @staticmethod
-    def _await(descriptor: int, event: int, deadline: float) -> None:
-        poll = select.poll()
-        poll.register(descriptor, event)
-        left = deadline - time.monotonic()
-        if left <= 0 or not poll.poll(left * 1000):
-            raise _ChildHung
 
 
 def _image(answer: dict[str, Any], content: memoryview) -> Pixels:

@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import sys
-import threading
-import time
 import zlib
 from collections.abc import Callable, Iterator
 
@@ -15,13 +10,12 @@ import pytest
 from PIL import Image
 
 from faces.decoder import Decoder
-from faces.errors import Busy, Cancelled, ImageError, InvalidImage
+from faces.errors import ImageError
 from faces.image import probe
-from faces.types import Box, Pixels
+from faces.types import Box
 from tests import hostile
+from tests.decoding import IDENTITY, bgr, distance, opened, reason
 from tests.hostile import jpeg, photo, png, webp
-
-IDENTITY = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
 
 
 @pytest.fixture(scope="module")
@@ -29,26 +23,6 @@ def decoder() -> Iterator[Decoder]:
     decoder = Decoder()
     yield decoder
     decoder.close()
-
-
-def opened(decoder: Decoder, data: bytes, side: int = 640) -> Pixels:
-    with decoder.open(data, probe(data), side=side) as picture:
-        return picture.image
-
-
-def reason(decoder: Decoder, data: bytes) -> str:
-    with pytest.raises(InvalidImage) as caught:
-        opened(decoder, data)
-    return caught.value.reason
-
-
-def bgr(image: Image.Image) -> Pixels:
-    return np.asarray(image.convert("RGB"))[:, :, ::-1]
-
-
-def distance(one: Pixels, other: Pixels) -> float:
-    assert one.shape == other.shape
-    return float(np.abs(one.astype(int) - other.astype(int)).mean())
 
 
 def ycck() -> bytes:
@@ -286,158 +260,3 @@ def test_flipped_bits_give_pixels_or_an_image_error_and_the_child_lives(decoder:
     assert seen["pixels"] > 10
     assert seen["refused"] > 10
     assert decoder.pid == first
-
-
-def test_a_child_that_was_killed_is_replaced_unnoticed(decoder: Decoder) -> None:
-    decoder.warm()
-    first = decoder.pid
-    assert first is not None
-    os.kill(first, signal.SIGKILL)
-    assert np.array_equal(opened(decoder, png()), bgr(photo()))
-    assert decoder.pid not in (None, first)
-
-
-def test_a_child_killed_while_it_holds_a_picture_costs_that_picture_only(decoder: Decoder) -> None:
-    data = png()
-    with decoder.open(data, probe(data), side=640) as picture:
-        assert decoder.pid is not None
-        os.kill(decoder.pid, signal.SIGKILL)
-        with pytest.raises(InvalidImage) as caught:
-            picture.cut([IDENTITY], 32)
-    assert caught.value.reason == "decoder_failed"
-    assert np.array_equal(opened(decoder, data), bgr(photo()))
-
-
-def test_a_child_that_crashes_on_a_picture_is_decoder_failed() -> None:
-    crash = "import os, sys; sys.stdin.buffer.read(8); os.kill(os.getpid(), 11)"
-    decoder = Decoder(argv=(sys.executable, "-c", crash))
-    try:
-        assert reason(decoder, png()) == "decoder_failed"
-        assert decoder.pid is None
-    finally:
-        decoder.close()
-
-
-def test_a_child_that_hangs_is_killed_in_time() -> None:
-    decoder = Decoder(argv=(sys.executable, "-c", "import time; time.sleep(60)"), wall_seconds=0.5)
-    try:
-        decoder.warm()
-        hanging = decoder.pid
-        began = time.monotonic()
-        assert reason(decoder, png()) == "decoder_failed"
-        assert time.monotonic() - began < 20
-        assert decoder.pid is None
-        with pytest.raises(ProcessLookupError):
-            os.kill(hanging or 0, 0)
-    finally:
-        decoder.close()
-
-
-def test_a_child_that_talks_nonsense_is_decoder_failed() -> None:
-    nonsense = "import sys; sys.stdout.buffer.write(b'\\1' + bytes(7) + b'x')"
-    decoder = Decoder(argv=(sys.executable, "-c", nonsense), wall_seconds=5)
-    try:
-        assert reason(decoder, png()) == "decoder_failed"
-    finally:
-        decoder.close()
-
-
-def test_the_child_is_confined_and_knows_no_secret(
-    decoder: Decoder, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("MONGODB_URI", "mongodb://someone:secret@example")
-    decoder.warm()
-    os.kill(decoder.pid or 0, signal.SIGKILL)
-    opened(decoder, png())
-    with open(f"/proc/{decoder.pid}/environ", "rb") as file:
-        assert b"secret" not in file.read()
-    with open(f"/proc/{decoder.pid}/limits") as file:
-        limits = {line[:26].strip(): line[26:].split()[0] for line in file}
-    assert int(limits["Max address space"]) <= 512 * 2**20
-    assert int(limits["Max cpu time"]) < 30
-    assert limits["Max file size"] == "0"
-    assert limits["Max core file size"] == "0"
-
-
-def test_a_picture_that_was_closed_leaves_no_memory_behind(decoder: Decoder) -> None:
-    def resident() -> int:
-        with open(f"/proc/{decoder.pid}/statm") as file:
-            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-
-    opened(decoder, png())
-    before = resident()
-    for data in (png(photo(3000, 2000)), jpeg(photo(3000, 2000)), webp(photo(1500, 1000))):
-        opened(decoder, data)
-    assert resident() - before < 8 * 2**20
-
-
-def test_beyond_the_line_callers_are_told_to_come_back() -> None:
-    decoder = Decoder(waiting=1, patience=0.3)
-    data, inside, leave = png(), threading.Event(), threading.Event()
-    refused: list[str] = []
-
-    def hold() -> None:
-        with decoder.open(data, probe(data), side=64):
-            inside.set()
-            leave.wait(10)
-
-    def wait_in_line() -> None:
-        try:
-            opened(decoder, data)
-        except Busy as error:
-            refused.append(error.code)
-
-    holder = threading.Thread(target=hold)
-    second = threading.Thread(target=wait_in_line)
-    try:
-        holder.start()
-        assert inside.wait(10)
-        second.start()
-        while decoder.load < 2:
-            time.sleep(0.005)
-        with pytest.raises(Busy):
-            opened(decoder, data)
-        second.join(5)
-        assert refused == ["busy"]  # patience ended
-    finally:
-        leave.set()
-        holder.join(5)
-        second.join(5)
-        assert np.array_equal(opened(decoder, data), bgr(photo()))
-        decoder.close()
-
-
-def test_a_caller_that_goes_away_frees_its_place() -> None:
-    decoder = Decoder(waiting=1, patience=30)
-    data, inside, leave, gone = png(), threading.Event(), threading.Event(), threading.Event()
-    cancelled: list[float] = []
-
-    def hold() -> None:
-        with decoder.open(data, probe(data), side=64):
-            inside.set()
-            leave.wait(10)
-
-    def hang_up() -> None:
-        try:
-            with decoder.open(data, probe(data), side=64, cancelled=gone.is_set):
-                raise AssertionError("it was let in")
-        except Cancelled:
-            cancelled.append(time.monotonic())
-
-    holder, waiting = threading.Thread(target=hold), threading.Thread(target=hang_up)
-    try:
-        holder.start()
-        assert inside.wait(10)
-        waiting.start()
-        while decoder.load < 2:
-            time.sleep(0.005)
-        began = time.monotonic()
-        gone.set()
-        waiting.join(5)
-        assert cancelled
-        assert cancelled[0] - began < 5
-        assert decoder.load == 1
-    finally:
-        leave.set()
-        holder.join(5)
-        decoder.close()
