@@ -430,8 +430,8 @@ async function nameFace(match) {
     match.subject_id = person.subject_id;
   }
   match.subject = name;
+  await redraw();
   say(`Saved: ${name}.`);
-  redraw();
 }
 
 async function reject(match, item) {
@@ -443,9 +443,9 @@ async function reject(match, item) {
   item.replaceWith(matchItem(match));
 }
 
-function redraw() {
+async function redraw() {
   if (shown) drawFace(shown.index);
-  else follow();
+  else await follow();
 }
 
 // ---- beginnings -----------------------------------------------------------------------------
