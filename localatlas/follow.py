@@ -23,6 +23,7 @@ log = logging.getLogger(__name__)
 
 _AWAIT_MS = 100
 _RETRY_S = 0.2
+_STOP_S = 1.0
 _KEEP_EVERY_S = 20.0
 _MANY, _OLD_S = 500, 600.0
 _BATCH = 1000
@@ -73,8 +74,11 @@ class Follower(threading.Thread):
     def stop(self) -> None:
         """Stops following and keeps the vectors on disk for the next start."""
         self._stopping.set()
-        self.join()
-        self._keep(everything=True)
+        if not self.is_alive():
+            return  # it was never started
+        self.join(_STOP_S)
+        if not self.is_alive():  # else it waits for a backend that is gone
+            self._keep(everything=True)
 
     def run(self) -> None:
         while not self._stopping.is_set():
@@ -187,7 +191,8 @@ class Follower(threading.Thread):
     def _finish(self, builds: list[tuple[Live, Build]]) -> None:
         for live, build in builds:
             self._indexes.ready(live, build)
-            self._save(live, build)
+            if build.unsaved:
+                self._save(live, build)
         if builds:
             self._keep()
 

@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 
 _CATCH_UP_S = 20.0
 _FOLLOWED_S = 5.0
-_SELECTION_MS = 2000  # short: a backend that is away must not keep us from ending
+_SELECTION_MS = 800  # short: a backend that is away must not keep us from ending
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,9 +141,9 @@ class Front:
         for connection in list(self._connections):
             connection.close()
         await asyncio.sleep(0)
-        await asyncio.to_thread(self._builder.stop)
-        if self._follower.is_alive():
-            await asyncio.to_thread(self._follower.stop)
+        await asyncio.gather(
+            asyncio.to_thread(self._builder.stop), asyncio.to_thread(self._follower.stop)
+        )
         await asyncio.gather(self._async_client.close(), asyncio.to_thread(self._client.close))
         with contextlib.suppress(TimeoutError):
             if self._server is not None:
