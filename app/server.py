@@ -79,7 +79,14 @@ class GuardedProtocol(H11Protocol):
         text = msg.encode("ascii")
         self._refused = True
         self._drop_timer()
-        if self.cycle is None or self.cycle.response_complete:
+        waiting = self.cycle is not None and not self.cycle.response_complete
+        if waiting and not self.cycle.response_started:
+            # The body broke the framing: whoever reads it learns that it will not go on, and
+            # the answer is given here, as nothing can be sent in the present state any more.
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
+            waiting = False
+        if not waiting:
             reason = b"Bad Request" if status == 400 else b"Request Header Fields Too Large"
             self.transport.write(
                 b"HTTP/1.1 %d %s\r\ncontent-type: text/plain; charset=utf-8\r\n"

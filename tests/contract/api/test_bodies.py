@@ -257,8 +257,12 @@ def test_no_error_repeats_what_was_sent(client: httpx2.Client) -> None:
         b"GET / HTTP/1.1\r\nHost: localhost\r\nX-Long: " + b"a" * 200_000 + b"\r\n\r\n",
         b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
         b"GET / HTTP/1.1\r\n\r\n",
+        (
+            b"POST /v1/search HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+            b"Transfer-Encoding: chunked\r\n\r\n1\r\n{\r\nZZ\r\n"
+        ),
     ],
-    ids=["both framings", "negative", "two lengths", "long header", "tls", "no host"],
+    ids=["both framings", "negative", "two lengths", "long header", "tls", "no host", "bad chunk"],
 )
 def test_a_malformed_request_is_refused_and_closed(service: Service, head: bytes) -> None:
     answer = raw(service, head + b"\r\n\r\n")

@@ -111,3 +111,13 @@ def test_bodies_beyond_the_budget_are_busy() -> None:
     budget.take(40)
     budget.give_back(100)
     assert budget.held == 0
+
+
+def test_a_body_that_is_alone_is_never_told_to_come_again() -> None:
+    budget = Budget(100)
+    budget.take(90)
+    budget.take(90, mine=90)
+    with pytest.raises(Busy):
+        budget.take(1)
+    with pytest.raises(Busy):
+        budget.take(1, mine=10)
