@@ -27,8 +27,8 @@ function headers(more = {}) {
   return key ? { ...more, "X-API-Key": key } : more;
 }
 
-export async function api(method, path, body) {
-  const options = { method, headers: headers() };
+export async function api(method, path, body, signal) {
+  const options = { method, headers: headers(), signal };
   if (body instanceof FormData) {
     options.body = body;
   } else if (body !== undefined) {

@@ -1,7 +1,7 @@
 // The page's comfort: everything here goes through the public API. No state outlives the tab; the
 // address holds the filters, so that links and the back button work.
 
-import { api, ApiError, enterKey, hasKey, image, needsKey } from "./api.js";
+import { api as call, ApiError, enterKey, hasKey, image, needsKey } from "./api.js";
 import { ask, button, element, say, show } from "./dom.js";
 import { startJobs } from "./jobs.js";
 
@@ -19,7 +19,20 @@ let chosenPhoto = null; // a Blob that was dropped or pasted
 let shown = null; // { response, url, index } of the photo search on screen
 let threshold = Number(document.getElementById("min_similarity").placeholder) || 0;
 
+let visit = new AbortController(); // ends with the view that began it: a late answer draws nothing
+
 document.body.classList.add("scripted");
+
+function api(method, path, body) {
+  return call(method, path, body, visit.signal);
+}
+
+// Begin a view; what an earlier one still waits for is given up.
+function begin() {
+  visit.abort();
+  visit = new AbortController();
+  return visit;
+}
 
 // ---- the address ----------------------------------------------------------------------------
 
@@ -52,21 +65,34 @@ function goTo(extra) {
 async function follow() {
   const query = readAddress();
   const collection = form.elements.collection.value;
+  const mine = begin();
   await guarded(async () => {
-    if (query.has("face_id")) await searchBy({ face_id: query.get("face_id") }, "this face");
-    else if (query.has("person")) await showPerson(collection, query.get("person"));
-    else if (query.has("media_id")) await showMedia(collection, query.get("media_id"));
-    else await showGallery();
+    let view = "gallery";
+    if (query.has("face_id")) {
+      view = "face";
+      await searchBy({ face_id: query.get("face_id") }, "this face");
+    } else if (query.has("person")) {
+      view = "person";
+      await showPerson(collection, query.get("person"));
+    } else if (query.has("media_id")) {
+      view = "media";
+      await showMedia(collection, query.get("media_id"));
+    } else {
+      await showGallery();
+    }
+    if (mine === visit) results.dataset.view = view;
   });
 }
 
 // ---- asking the API -------------------------------------------------------------------------
 
 async function guarded(work) {
+  const mine = visit;
   results.setAttribute("aria-busy", "true");
   try {
     return await work();
   } catch (error) {
+    if (error.name === "AbortError") return undefined;
     if (error instanceof ApiError && error.status === 401 && !hasKey()) {
       say("This service needs an API key: enter it in the form.", true);
       document.getElementById("api_key")?.focus();
@@ -75,7 +101,7 @@ async function guarded(work) {
     }
     return undefined;
   } finally {
-    results.removeAttribute("aria-busy");
+    if (mine === visit) results.removeAttribute("aria-busy");
   }
 }
 
@@ -156,6 +182,7 @@ async function searchByPhoto() {
     response = await api("POST", "/v1/search", { ...wish, image_url: url });
   }
   goTo({});
+  results.dataset.view = "photo";
   shown = { response, source, index: 0 };
   drawPhoto();
   drawFace(0);
@@ -455,6 +482,7 @@ form.addEventListener("submit", (event) => {
   enterKey(form.elements.api_key?.value);
   const go = document.getElementById("go");
   go.disabled = true;
+  begin();
   guarded(searchByPhoto).finally(() => { go.disabled = false; });
 });
 
@@ -510,11 +538,11 @@ async function health() {
 
 async function fillLists() {
   try {
-    const collections = await api("GET", "/v1/collections?limit=1000");
+    const collections = await call("GET", "/v1/collections?limit=1000");
     document.getElementById("collections").replaceChildren(
       ...collections.items.map((one) => element("option", { value: one.collection })),
     );
-    const models = await api("GET", "/v1/models");
+    const models = await call("GET", "/v1/models");
     threshold = models.items.find((one) => one.active)?.threshold ?? threshold;
     startJobs();
   } catch {

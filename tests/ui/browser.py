@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-PATIENCE = 60.0
+PATIENCE = 120.0
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 
 

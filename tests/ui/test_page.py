@@ -15,6 +15,8 @@ from tests.ui.browser import Page
 pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("ui")]
 Shot = Callable[[str], None]
 RESULTS = "document.querySelectorAll('#answer .match').length"
+VIEW = "document.getElementById('results').dataset.view === '{}'"
+LOADED = "[...document.querySelectorAll('#gallery img')].every((i) => i.complete)"
 STATUS = "document.getElementById('status').textContent"
 
 
@@ -22,7 +24,7 @@ def test_a_photo_from_the_disk_finds_the_person(
     page: Page, service: Service, probes: dict[str, Path], shot: Shot
 ) -> None:
     page.open(service.url)
-    page.until("document.querySelectorAll('#gallery img').length > 5")
+    page.until("document.querySelectorAll('#gallery img').length > 5 && " + LOADED)
     shot("gallery")
     page.upload("#image", probes["madonna"])
     page.until(f"{RESULTS} > 0")
@@ -56,27 +58,28 @@ def test_each_face_of_a_group_is_a_button(
 
 def test_links_and_the_back_button_lead_where_they_say(page: Page, service: Service) -> None:
     page.open(f"{service.url}/?limit=3&min_similarity=-1")
-    page.until("document.querySelectorAll('#gallery button').length > 5")
+    page.until(VIEW.format("gallery"))
     page.click("#gallery button")
-    page.until(f"{RESULTS} === 3")
+    page.until(VIEW.format("media") + f" && {RESULTS} === 3")
     assert "media_id=" in page.run("location.search")
     page.press("Similar")
-    page.until("location.search.includes('face_id=') && " + RESULTS + " === 3")
+    page.until(VIEW.format("face") + f" && {RESULTS} === 3")
     link = page.run("location.href")
+    assert "face_id=" in link
     page.run("history.back()")
-    page.until("location.search.includes('media_id=') && " + RESULTS + " === 3")
+    page.until(VIEW.format("media"))
     page.run("history.back()")
-    page.until("document.querySelectorAll('#gallery button').length > 5")
+    page.until(VIEW.format("gallery"))
     page.open(link)
-    page.until(f"{RESULTS} === 3")
+    page.until(VIEW.format("face") + f" && {RESULTS} === 3")
     assert page.run("document.getElementById('limit').value") == "3"
 
 
 def test_a_face_is_named_listed_and_unnamed(page: Page, service: Service, shot: Shot) -> None:
     page.open(f"{service.url}/?min_similarity=-1&limit=1")
-    page.until("document.querySelectorAll('#gallery button').length > 5")
+    page.until(VIEW.format("gallery"))
     page.click("#gallery button")
-    page.until(f"{RESULTS} === 1")
+    page.until(VIEW.format("media") + f" && {RESULTS} === 1")
     page.press("Name")
     page.until("document.getElementById('dialog').open")
     page.type("Ada Lovelace")
@@ -88,7 +91,7 @@ def test_a_face_is_named_listed_and_unnamed(page: Page, service: Service, shot: 
     page.until("document.querySelectorAll('#gallery button').length === 1")
     shot("person")
     page.run("history.back()")
-    page.until(f"{RESULTS} === 1")
+    page.until(VIEW.format("media") + f" && {RESULTS} === 1")
     page.press("Not this person")
     page.until(f"{STATUS}.includes('not that person')")
 
