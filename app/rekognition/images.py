@@ -52,6 +52,8 @@ def no_face(member: str) -> LikenessError:
 def _object(call: Call, place: Mapping[str, str]) -> bytes:
     """The bytes of an indexed item: Bucket is its source's name, Name its id there."""
     parts = call.parts
+    if "Bucket" not in place or "Name" not in place:
+        raise InvalidParameter("S3Object: must hold Bucket and Name.")
     if "Version" in place:
         raise NoSuchObject("S3Object.Version: the service keeps no versions of pictures.")
     item = parts.store.item_of_source(place["Bucket"], place["Name"])

@@ -44,7 +44,10 @@ ATTRIBUTES = ListOf(
         )
     )
 )
-TAGS = MapOf(Text(1, 128), Text(0, 256), most=200)
+_TAG = r"[\w\s.:/=+\-@]"
+TAGS = MapOf(
+    Text(1, 128, letter=_TAG, pattern="(?!aws:)(?s:.*)"), Text(0, 256, letter=_TAG), most=200
+)
 IMAGE = Record(
     {
         "Bytes": Blob(IMAGE_BYTES),
@@ -53,8 +56,7 @@ IMAGE = Record(
                 "Bucket": Text(3, 255, letter=r"[0-9A-Za-z.\-_]"),
                 "Name": Text(1, 1024),
                 "Version": Text(1, 1024),
-            },
-            required=frozenset({"Bucket", "Name"}),
+            }
         ),
     },
     one_of=("Bytes", "S3Object"),

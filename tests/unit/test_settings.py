@@ -109,3 +109,21 @@ def test_the_one_plain_key_is_admitted_by_its_hash(monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("API_KEY", "short")
     with pytest.raises(ConfigError, match="API_KEY: must have at least 24 characters"):
         load()
+
+
+def test_access_keys_of_the_dialect_are_checked_at_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_DIALECT_KEYS", "AKONE:canary/+=:admin, AKTWO:secret-2:search:one+two")
+    assert "canary" not in repr(load())
+    for wrong, message in {
+        "AKONE:canary-1": "accessKeyId:secret:role",
+        "AKONE:canary-1:owner": "accessKeyId:secret:role",
+        "A:canary-1:admin": "each accessKeyId",
+        "AKONE:canary-1:admin,AKONE:canary-2:admin": "each accessKeyId",
+        "AKONE:canary:admin": "each secret",
+        "AKONE:canary-1:admin:one+a b": "each collection",
+    }.items():
+        monkeypatch.setenv("AWS_DIALECT_KEYS", wrong)
+        with pytest.raises(ConfigError, match="AWS_DIALECT_KEYS") as error:
+            load()
+        assert message in error.value.detail
+        assert "canary" not in error.value.detail
