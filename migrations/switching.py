@@ -122,7 +122,8 @@ class Switch:
         self._models.set_stage(key, "both")
         self._say(f"every picture that is indexed now gets a vector of {key}, too")
         # Every process has seen that before a picture without is refused, ...
-        time.sleep(SEEN_S)
+        if self._presence.processes():
+            time.sleep(SEEN_S)
         self._models.set_stage(key, "enforced")
         # ... and what was being stored before is stored before the last look.
         time.sleep(IN_FLIGHT_S)
