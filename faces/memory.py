@@ -5,7 +5,10 @@ from __future__ import annotations
 import contextlib
 import ctypes
 
-_M_ARENA_MAX = -8  # <malloc.h>
+_M_ARENA_MAX, _M_MMAP_THRESHOLD = -8, -3  # <malloc.h>
+_LARGE = 2 * 2**20
+"""Bytes from which on an allocation is a mapping of its own and given back when freed: a photo's
+bytes. Left alone, glibc raises this as it goes, and photos then leave holes in the heap."""
 
 
 def keep_one_heap() -> None:
@@ -16,4 +19,6 @@ def keep_one_heap() -> None:
     is not where the time goes here. Does nothing with another C library.
     """
     with contextlib.suppress(AttributeError, OSError):
-        ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 1)
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(_M_ARENA_MAX, 1)
+        mallopt(_M_MMAP_THRESHOLD, _LARGE)
