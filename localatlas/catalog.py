@@ -31,7 +31,8 @@ class Entry:
     """One search index. `document` is its definition as the user wrote it.
 
     `uuid` names the collection's incarnation; None after a rename until the new one is seen (some
-    backends give a renamed collection a new one).
+    backends give a renamed collection a new one). `former` are those it had before: changes made
+    under them may be read again after a crash.
     """
 
     id: str
@@ -42,6 +43,7 @@ class Entry:
     document: Mapping[str, Any]
     version: int
     created_at: datetime.datetime
+    former: tuple[bytes, ...] = ()
 
     @property
     def namespace(self) -> tuple[str, str]:
@@ -87,7 +89,9 @@ class Catalog:
             ) from error
         self._seen = document.get("seen")
         for one in document["indexes"]:
-            found = Entry(**{**one, "uuid": bytes(one["uuid"]) if one["uuid"] else None})
+            uuid = bytes(one["uuid"]) if one["uuid"] else None
+            former = tuple(bytes(uuid) for uuid in one.get("former", ()))
+            found = Entry(**{**one, "uuid": uuid, "former": former})
             self._entries[found.id] = found
 
     def __iter__(self) -> Iterator[Entry]:
@@ -141,6 +145,7 @@ class Catalog:
                 "document": one.document,
                 "version": one.version,
                 "created_at": one.created_at,
+                "former": [Binary(uuid) for uuid in one.former],
             }
             for one in entries.values()
         ]

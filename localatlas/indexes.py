@@ -279,7 +279,12 @@ class Indexes:
                 )
             )
             for live in moved:
-                self._change(live, database=target[0], collection=target[1], uuid=None)
+                known = () if live.entry.uuid is None else (live.entry.uuid,)
+                former = (*live.entry.former, *known)[-_FORMER:]
+                database, collection = target
+                self._change(
+                    live, database=database, collection=collection, uuid=None, former=former
+                )
 
     def missing(self, present: Mapping[bytes, tuple[str, str]]) -> list[Live]:
         """The indexes whose collection is not among those present, by uuid."""
@@ -309,9 +314,11 @@ class Indexes:
     def _index_by_uuid(self) -> None:
         self._by_uuid = {}
         for live in self._live.values():
-            self._by_uuid.setdefault(live.entry.uuid or b"", []).append(live)
+            for uuid in {live.entry.uuid or b"", *live.entry.former}:
+                self._by_uuid.setdefault(uuid, []).append(live)
 
 
+_FORMER = 1000  # renames that a crash may make it read again
 _FIELDS = tuple(Entry.__dataclass_fields__)
 
 

@@ -87,6 +87,10 @@ def check_fields(command: str, body: Mapping[str, Any]) -> str:
     for name in body:
         if name != command and name not in _GENERIC and name not in _OWN[command]:
             raise failure(IDL_UNKNOWN_FIELD, f"BSON field '{command}.{name}' is an unknown field.")
+    if command == "createSearchIndexes":
+        for position, one in enumerate(_required(body, command, "indexes", list)):
+            if not isinstance(one, dict):
+                raise _wrong_type(command, f"indexes.{position}", one, dict)
     return collection
 
 
@@ -95,11 +99,8 @@ def in_transaction(body: Mapping[str, Any]) -> bool:
 
 
 def parse_create(body: Mapping[str, Any]) -> list[NewIndex]:
-    """The indexes of a createSearchIndexes command; CommandError naming the field at fault."""
-    indexes = _required(body, "createSearchIndexes", "indexes", list)
-    for position, one in enumerate(indexes):
-        if not isinstance(one, dict):
-            raise _wrong_type("createSearchIndexes", f"indexes.{position}", one, dict)
+    """The indexes of a command that `check_fields` let pass; CommandError names the field."""
+    indexes = body["indexes"]
     if not indexes:
         raise failure(UNKNOWN_ERROR, '"userCommand.indexes" cannot be empty')
     return [_new_index(one, position) for position, one in enumerate(indexes)]

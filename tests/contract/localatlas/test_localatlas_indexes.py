@@ -110,6 +110,7 @@ def test_drivers_may_drop_and_update_on_a_missing_collection(
     ("command", "code"),
     [
         ({"createSearchIndexes": "c"}, 40414),
+        ({"createSearchIndexes": "missing"}, 40414),
         ({"createSearchIndexes": "c", "indexes": "x"}, 14),
         ({"createSearchIndexes": "c", "indexes": ["x"]}, 14),
         ({"createSearchIndexes": "c", "indexes": []}, 8),

@@ -180,6 +180,24 @@ def test_an_index_follows_its_collection_to_another_name(serve: Callable[..., An
         assert eventually(lambda: nearest(client.d.new) == [0, 9, 1])
 
 
+def test_changes_from_before_a_rename_are_read_again_after_a_crash(
+    serve: Callable[..., Any],
+) -> None:
+    server = serve()
+    with server.client() as client:
+        client.d.create_collection("old")
+        client.d.old.create_search_index(INDEX)
+        wait_until_queryable(client.d.old)
+        client.d.old.insert_many([{"_id": n, "v": [n, 0]} for n in range(3)])
+        client.d.old.rename("between")
+        client.d.between.rename("new")
+        assert eventually(lambda: nearest(client.d.new) == [0, 1, 2])
+    server.kill()
+    server.start()
+    with server.client() as client:
+        assert eventually(lambda: nearest(client.d.new) == [0, 1, 2])
+
+
 def nearest(collection: Collection[dict[str, Any]], limit: int = 3) -> list[Any]:
     stage = {"index": "vs", "path": "v", "queryVector": [0, 0], "limit": limit, "exact": True}
     return [one["_id"] for one in collection.aggregate([{"$vectorSearch": stage}])]
