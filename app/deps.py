@@ -18,8 +18,8 @@ from app.auth import Caller, require
 from app.bodies import Incoming, Shape
 from app.exchange import Exchange
 from app.peers import client_of
-from app.schemas import UUID_PATTERN
 from app.services import Services
+from app.wire import UUID_PATTERN
 from faces.errors import InvalidRequest
 from faces.settings import Role
 

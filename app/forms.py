@@ -20,7 +20,7 @@ from pydantic import (
     WithJsonSchema,
 )
 
-from app.schemas import UUID_PATTERN
+from app.wire import UUID_PATTERN
 
 NAME = r"^[A-Za-z0-9_.-]{1,255}$"
 SUBJECT_ID = r"^[A-Za-z0-9_.:-]{1,128}$"

@@ -21,7 +21,7 @@ from app.deps import ROLE_ATTRIBUTE, SHAPE_ATTRIBUTE, face_route
 from app.examples import ANSWERS, BODIES
 from app.forms import HookForm
 from app.problems import MEDIA_TYPE
-from app.schemas import Problem
+from app.wire import Problem
 
 DESCRIPTION = """
 Finds the faces in a CMS's pictures and answers who else looks like them. A similarity is a hint,

@@ -13,7 +13,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 from starlette.responses import HTMLResponse
 
-from app.schemas import Readiness
+from app.schemas_service import Readiness
 
 HERE = Path(__file__).parent
 STATIC = HERE / "static"

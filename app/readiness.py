@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from app.schemas import Readiness
+from app.schemas_service import Readiness
 from app.services import NO_DATABASE, Services
 
 _ENCODER = {

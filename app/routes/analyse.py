@@ -11,17 +11,8 @@ from app import photos
 from app.bodies import Incoming, Shape
 from app.deps import ClientDep, FaceRoute, SearchCaller, ServicesDep, body
 from app.forms import CompareForm, DetectForm, EmbedForm, KnownFace, Photo
-from app.schemas import (
-    Box,
-    Compared,
-    ComparedFace,
-    Detected,
-    Embedded,
-    EmbeddedFace,
-    Face,
-    ImageSize,
-    answer,
-)
+from app.schemas import Compared, ComparedFace, Detected, Embedded, EmbeddedFace, Face
+from app.wire import Box, ImageSize, answer
 from faces.errors import InvalidRequest, ModelMismatch, NoFace
 from faces.loading import largest
 from faces.models import cards

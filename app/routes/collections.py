@@ -18,8 +18,9 @@ from app.deps import (
     body,
 )
 from app.forms import CollectionForm, FieldsForm
-from app.schemas import Collection, CollectionDetail, JobAccepted, Page, answer
+from app.schemas_service import Collection, CollectionDetail, JobAccepted
 from app.services import Services
+from app.wire import Page, answer
 from faces.errors import Forbidden, NotFound
 from faces.records import CollectionInfo
 

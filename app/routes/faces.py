@@ -18,7 +18,8 @@ from app.deps import (
     UuidPath,
 )
 from app.forms import media_id as checked_media_id
-from app.schemas import FaceDeleted, Page, StoredFace, answer
+from app.schemas import FaceDeleted, StoredFace
+from app.wire import Page, answer
 
 router = APIRouter(tags=["faces"])
 

@@ -10,7 +10,8 @@ from starlette.responses import Response
 from app.deps import ExchangeDep, ServicesDep, admit
 from app.metrics import CONTENT_TYPE
 from app.readiness import readiness
-from app.schemas import Health, Readiness, answer
+from app.schemas_service import Health, Readiness
+from app.wire import answer
 from faces.errors import LikenessError, NotFound
 
 router = APIRouter(tags=["health"])

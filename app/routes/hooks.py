@@ -15,7 +15,7 @@ from app.bodies import JSON_CAP, validate
 from app.deps import ExchangeDep, ServicesDep
 from app.forms import HookForm
 from app.routes.collections import accepted
-from app.schemas import JobAccepted
+from app.schemas_service import JobAccepted
 from faces.errors import Forbidden, InvalidRequest, Unauthorized
 
 router = APIRouter(tags=["hooks"])

@@ -11,7 +11,8 @@ from app.bodies import Incoming, Shape
 from app.deps import IndexCaller, PagingDep, SearchCaller, ServicesDep, body
 from app.forms import JobForm
 from app.routes.collections import accepted
-from app.schemas import Job, JobAccepted, JobFailure, Page, answer
+from app.schemas_service import Job, JobAccepted, JobFailure
+from app.wire import Page, answer
 from faces.errors import Forbidden
 
 router = APIRouter(tags=["jobs"])

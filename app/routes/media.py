@@ -25,19 +25,16 @@ from app.deps import (
 from app.forms import MediaForm
 from app.forms import media_id as checked_media_id
 from app.schemas import (
-    Box,
-    ImageSize,
     Indexed,
     IndexedFace,
     MediaDeleted,
     MediaDetail,
     MediaItem,
-    Page,
     StoredFace,
     Unindexed,
-    answer,
 )
 from app.services import Services
+from app.wire import Box, ImageSize, Page, answer
 from faces.records import API_SOURCE, ActiveModel, Item, PutResult
 from faces.types import Analysis, MediaInfo, MediaRef
 

@@ -6,7 +6,9 @@ from fastapi import APIRouter
 from starlette.responses import Response
 
 from app.deps import SearchCaller, ServicesDep
-from app.schemas import EncoderInfo, ModelInfo, Models, answer
+from app.schemas_service import EncoderInfo, ModelInfo, Models
+from app.wire import answer
+from faces.choice import choose, deepface_installed
 from faces.models import files
 from faces.models.cards import CARDS, DETECTOR
 
@@ -19,6 +21,7 @@ def models(parts: ServicesDep, caller: SearchCaller) -> Response:
     folder = parts.settings.models_path
     active = parts.watch.active() if parts.watch is not None else None
     key = active.key if active is not None else parts.engine.model
+    chosen = choose(parts.settings, installed=deepface_installed(), model=key)
     items = []
     for card in CARDS.values():
         path = files.encoder_path(folder, card.key)
@@ -46,8 +49,8 @@ def models(parts: ServicesDep, caller: SearchCaller) -> Response:
         Models(
             items=items,
             encoder=EncoderInfo(
-                kind=parts.encoder_choice.kind,
-                reason=parts.encoder_choice.reason,
+                kind=chosen.kind,
+                reason=chosen.reason,
                 state=parts.engine.state,
                 model=parts.engine.model,
                 build=parts.engine.build,

@@ -13,9 +13,10 @@ from app import photos, vectors
 from app.bodies import Incoming, Shape, exactly_one
 from app.deps import Client, ClientDep, FaceRoute, SearchCaller, ServicesDep, body
 from app.forms import SearchForm
-from app.schemas import Box as WireBox
-from app.schemas import Found, ImageSize, Match, SearchedFace, Unsearched, answer
+from app.schemas import Found, Match, SearchedFace, Unsearched
 from app.services import Services
+from app.wire import Box as WireBox
+from app.wire import ImageSize, answer
 from faces import filters
 from faces.errors import InvalidRequest, NoFace
 from faces.models import cards

@@ -20,17 +20,9 @@ from app.deps import (
 )
 from app.forms import FaceIds, SubjectChange, SubjectForm
 from app.routes.collections import accepted
-from app.schemas import (
-    Assigned,
-    JobAccepted,
-    MediaItem,
-    Page,
-    Rejected,
-    Subject,
-    SubjectDeleted,
-    Unassigned,
-    answer,
-)
+from app.schemas import MediaItem
+from app.schemas_service import Assigned, JobAccepted, Rejected, Subject, SubjectDeleted, Unassigned
+from app.wire import Page, answer
 
 router = APIRouter(tags=["subjects"])
 CREATE = Shape(SubjectForm)
