@@ -28,11 +28,12 @@ def deepface_installed() -> bool:
     return importlib.util.find_spec("deepface") is not None
 
 
-def choose(settings: Settings, *, installed: bool) -> Choice:
+def choose(settings: Settings, *, installed: bool, model: str | None = None) -> Choice:
     """The encoder that these settings call for.
 
-    In this order: FACE_RECOGNITION_ENABLED=false, ENCODER, USE_LITE_EMBEDDINGS=true, DeepFace when
-    USE_LITE_EMBEDDINGS=false and it is `installed`, ONNX.
+    `model` is the database's active model, None while it has none or it is unknown. In this order:
+    FACE_RECOGNITION_ENABLED=false, ENCODER, USE_LITE_EMBEDDINGS=true, DeepFace when it is
+    `installed` and makes the database's vectors, ONNX.
     """
     if not settings.face_recognition_enabled:
         return Choice("disabled", "FACE_RECOGNITION_ENABLED is false")
@@ -40,10 +41,14 @@ def choose(settings: Settings, *, installed: bool) -> Choice:
         return Choice(settings.encoder, f"ENCODER is {settings.encoder}")
     if settings.use_lite_embeddings:
         return Choice("onnx", "USE_LITE_EMBEDDINGS is true")
+    if installed and model in (None, DEEPFACE_MODEL):
+        return Choice(
+            "deepface", f"DeepFace is installed; it encodes where {DEEPFACE_MODEL} is active"
+        )
+    if installed:
+        return Choice("onnx", f"DeepFace does not make the vectors of the active model, {model}")
     if settings.use_lite_embeddings is None:
         return Choice("onnx", "the default")
-    if installed:
-        return Choice("deepface", "USE_LITE_EMBEDDINGS is false and DeepFace is installed")
     return Choice(
         "onnx",
         "USE_LITE_EMBEDDINGS is false, but DeepFace is not installed",

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, TypeAlias
 
-from faces.choice import DEEPFACE_MODEL, choose, deepface_installed
+from faces.choice import choose, deepface_installed
 from faces.settings import Settings
 from faces.types import Face
 
@@ -74,9 +74,7 @@ def _encoder(settings: Settings, key: str) -> Encoder:
 
 def _with_deepface(settings: Settings, key: str) -> bool:
     """Whether DeepFace encodes: it was asked for, or it is at hand and makes the wanted vectors."""
-    if choose(settings, installed=deepface_installed()).kind != "deepface":
-        return False
-    return settings.encoder == "deepface" or key == DEEPFACE_MODEL
+    return choose(settings, installed=deepface_installed(), model=key).kind == "deepface"
 
 
 def encoder_build(settings: Settings, key: str) -> str:

@@ -34,3 +34,13 @@ def test_a_fall_back_is_a_warning_that_names_both_remedies() -> None:
     assert "USE_LITE_EMBEDDINGS=true" in chosen.warning
     assert "deepface" in chosen.warning
     assert not choose(Settings.model_validate({}), installed=False).warning
+
+
+@pytest.mark.parametrize(
+    ("model", "kind"), [(None, "deepface"), ("facenet512", "deepface"), ("facenet128", "onnx")]
+)
+def test_deepface_encodes_only_for_a_database_whose_vectors_it_makes(
+    model: str | None, kind: str
+) -> None:
+    chosen = choose(Settings.model_validate({}), installed=True, model=model)
+    assert chosen.kind == kind

@@ -103,7 +103,8 @@ def test_without_the_package_the_error_says_what_to_do(
         ({"use_lite_embeddings": False}, True, "sface", False),
         ({"use_lite_embeddings": False}, False, "facenet512", False),
         ({"use_lite_embeddings": True}, True, "facenet512", False),
-        ({}, True, "facenet512", False),
+        ({}, True, "facenet512", True),
+        ({}, True, "facenet128", False),
     ],
 )
 def test_deepface_encodes_where_it_is_asked_for_or_makes_the_wanted_vectors(
