@@ -37,9 +37,10 @@ class Child:
         env = {name: os.environ[name] for name in _KEPT_VARIABLES if name in os.environ}
         env |= {
             "LC_ALL": "C.UTF-8",
-            # Give every large buffer back to the system at once.
-            "MALLOC_MMAP_THRESHOLD_": "262144",
-            "MALLOC_TRIM_THRESHOLD_": "262144",
+            # Give large buffers back to the system at once; smaller ones cost more that way than
+            # they are worth, a sixth of a reduced decode.
+            "MALLOC_MMAP_THRESHOLD_": "4194304",
+            "MALLOC_TRIM_THRESHOLD_": "8388608",
             "MALLOC_ARENA_MAX": "1",
         }
         self._process = starter.start(
