@@ -7,6 +7,7 @@ that the front may answer itself, hello replies, and replies to what the front i
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import logging
 from collections.abc import Awaitable, Callable, Mapping
@@ -75,6 +76,7 @@ class Connection(asyncio.Protocol):
         self._refused = False  # the current request, though it is not one of ours
         self._busy = True  # until the backend's half is connected
         self._task: asyncio.Task[None] | None = None
+        self._drained: asyncio.Task[None] | None = None
         self._ids = itertools.count(0x4000_0000)
         self.transport: asyncio.Transport | None = None
         self.backend = Upstream(self)
@@ -91,13 +93,23 @@ class Connection(asyncio.Protocol):
         self._closed(self)
 
     def eof_received(self) -> bool:
-        return False
+        """Lets a client that only listens any more have the replies that it still waits for."""
+        self._drained = asyncio.ensure_future(self._drain())
+        return True
+
+    async def _drain(self) -> None:
+        while self._task is not None:
+            await asyncio.wait([self._task])
+        with contextlib.suppress(ConnectionError):
+            await self.backend.idle()
+        self.close()
 
     def close(self) -> None:
         """Ends both halves; what was already written to the client is still sent."""
-        if self._task is not None:
-            self._task.cancel()
-            self._task = None
+        for task in (self._task, self._drained):
+            if task is not None and task is not asyncio.current_task():
+                task.cancel()
+        self._task = self._drained = None
         self._busy = True
         if self.transport is not None:
             self.transport.close()

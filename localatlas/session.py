@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import resource
 import signal
 import subprocess
 import time
@@ -26,6 +27,7 @@ log = logging.getLogger(__name__)
 
 _COMMAND_PATIENCE_S = 30.0
 _RESTARTS = 5
+_FILES = 65_536
 _RESTART_WINDOW_S = 60.0
 
 
@@ -68,6 +70,7 @@ class Session:
         """The exit status; StartError when it cannot start or cannot go on."""
         plan = self._plan
         processes.die_with_parent(signal.SIGTERM)
+        files = _allow_many_files()
         listening = listen(plan.host, plan.port)
         folder = DataFolder(plan.data)
         front: Front | None = None
@@ -96,7 +99,7 @@ class Session:
             folder.announce(uri)
             async with asyncio.TaskGroup() as tasks:
                 watch = tasks.create_task(self._watch(backend))
-                await self._serve_or_run(uri)
+                await self._serve_or_run(uri, files)
                 watch.cancel()
             if self._failure is not None:
                 raise self._failure
@@ -123,7 +126,7 @@ class Session:
         host = f"[{host}]" if ":" in host else host
         return f"mongodb://{host}:{port}/?directConnection=true"
 
-    async def _serve_or_run(self, uri: str) -> None:
+    async def _serve_or_run(self, uri: str, files: tuple[int, int]) -> None:
         if not self._plan.command:
             print(uri, flush=True)  # noqa: T201 - the first line is the contract
             await self._ending.wait()
@@ -133,6 +136,7 @@ class Session:
                 self._plan.command,
                 env={**os.environ, "MONGODB_URI": uri},
                 stdin=None,
+                prepare=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, files),
             )
         except OSError as error:
             raise StartError(
@@ -188,6 +192,16 @@ class Session:
             )
         log.warning("the embedded engine ended by itself and is started again")
         await asyncio.to_thread(backend.restart)
+
+
+def _allow_many_files() -> tuple[int, int]:
+    """Raises the limit of open files as far as allowed (a client takes two); the limits before."""
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    hard = before[1]
+    wanted = _FILES if hard == resource.RLIM_INFINITY else min(_FILES, hard)
+    if before[0] != resource.RLIM_INFINITY and before[0] < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    return before
 
 
 @contextlib.contextmanager

@@ -219,6 +219,21 @@ def test_crc32c_has_its_published_values() -> None:
     assert wire.crc32c(b"\0" * 32) == 0x8A9136AA
 
 
+def test_a_client_that_only_listens_any_more_gets_its_replies(
+    peer: Peer, database: Database[Any]
+) -> None:
+    database.c.insert_one({"_id": 1})
+    listing = {"aggregate": "c", "pipeline": [{"$listSearchIndexes": {}}], "cursor": {}}
+    sent = [
+        peer.send({"find": "c", "filter": {}, "$db": database.name}),
+        peer.send({**listing, "$db": database.name}),
+        peer.send({"ping": 1}),
+    ]
+    peer.socket.shutdown(socket.SHUT_WR)
+    assert [peer.receive()[0].response_to for _ in sent] == sent
+    assert peer.closed()
+
+
 def test_unacknowledged_writes_get_no_reply(peer: Peer, database: Database[Any]) -> None:
     peer.send(
         {
