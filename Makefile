@@ -58,6 +58,17 @@ fuzz: .venv/.stamp
 	@$(PY) -m faces.models fetch facenet128 facenet128-int8 --samples
 	@exec $(PY) -m tests.contract.api.fuzz $(URL)
 
+# boto3, the AWS CLI and the AWS SDK for JavaScript, unmodified, against the Rekognition dialect. They
+# are installed below var/clients and never deployed.
+test-clients: .venv/.stamp
+	@for tool in node npm; do command -v $$tool >/dev/null || { echo "make test-clients: $$tool was not found. Install Node.js 20 or newer with npm (Debian, Ubuntu: nodejs and npm)." >&2; exit 1; }; done
+	@test -x var/clients/venv/bin/python || $(PYTHON) -m venv var/clients/venv
+	@var/clients/venv/bin/python -m pip install --quiet --disable-pip-version-check -r tests/clients/requirements.txt
+	@cp tests/clients/package.json tests/clients/package-lock.json var/clients/
+	@npm ci --prefix var/clients --no-audit --no-fund --silent
+	@$(PY) -m faces.models fetch facenet128 facenet128-int8 --samples
+	@$(PY) -m pytest -m clients tests/clients
+
 dyno: .venv/.stamp
 	@$(PY) -m faces.models fetch --samples
 	@exec $(PY) -m bench dyno

@@ -172,7 +172,7 @@ class Edge:
         route = getattr(scope.get("route"), "path_format", "unmatched")
         self._metrics.request(scope["method"], route, status, seconds)
         # Polls and pages are many and say little; what went wrong is told wherever it happened.
-        quiet = status < 500 and not route.startswith("/v1/")
+        quiet = status < 500 and not route.startswith(("/v1/", "/aws "))
         tell = self._log.debug if quiet else self._log.info
         tell(
             "request",

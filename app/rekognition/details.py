@@ -42,8 +42,8 @@ def percent(share: float) -> float:
     return round(100 * min(1.0, max(0.0, share)), 4)
 
 
-def stored_face(face: StoredFace, external: str | None) -> dict[str, Any]:
-    """The protocol's Face: a face of a collection."""
+def stored_face(face: StoredFace, external: str | None, model: str) -> dict[str, Any]:
+    """The protocol's Face: a face of a collection, searched with vectors of `model`."""
     shown = {
         "FaceId": face.face_id,
         "BoundingBox": bounding_box(face.box, face.frame),
@@ -52,8 +52,8 @@ def stored_face(face: StoredFace, external: str | None) -> dict[str, Any]:
     }
     if external is not None:
         shown["ExternalImageId"] = external
-    if face.models:
-        shown["IndexFacesModelVersion"] = model_version(face.models[0])
+    if model in face.models:
+        shown["IndexFacesModelVersion"] = model_version(model)
     if face.subject_id is not None:
         shown["UserId"] = face.subject_id
     return shown

@@ -59,7 +59,7 @@ def index(call: Call) -> Answer:
             # Erased for good, or not what the source's own run stored.
             left_out.append({"FaceDetail": detail, "Reasons": []})
         else:
-            shown = details.stored_face(stored[place], external)
+            shown = details.stored_face(stored[place], external, active.key)
             records.append({"Face": shown, "FaceDetail": detail})
     left_out += [_left_out(analysis, i, least) for i in _rest(analysis, wanted)]
     return {
@@ -191,7 +191,8 @@ def _named(
 def shown(call: Call, faces: Sequence[StoredFace]) -> list[dict[str, Any]]:
     """The protocol's Face of each."""
     external = call.external_ids({face.face_id: face for face in faces})
-    return [details.stored_face(face, external.get(face.media_id)) for face in faces]
+    model = call.model.key
+    return [details.stored_face(face, external.get(face.media_id), model) for face in faces]
 
 
 def delete(call: Call) -> Answer:
