@@ -35,6 +35,8 @@ ANY_MODEL = "*"
 """What a process says that encodes nothing: it stands in the way of no model."""
 JOIN_SECONDS = 1.0
 """At the end the thread may be waiting for a database that is away: nobody waits for it."""
+UNDECIDED = ""
+"""Stands for the model that nobody has chosen yet."""
 KEEP_SECONDS = 10.0
 """A model that is neither active nor next stays loaded for so long: a flip may be undone."""
 
@@ -54,8 +56,11 @@ class Files(Protocol):
         """Whether the files that the model needs are there."""
         ...
 
-    def fetch(self, key: str, stopping: threading.Event) -> str | None:
-        """Get them. None when they are there now, else a sentence that says why not."""
+    def fetch(self, key: str | None, stopping: threading.Event) -> str | None:
+        """Get them; without a key also decide on the model.
+
+        None when they are there now, else a sentence that says why not.
+        """
         ...
 
 
@@ -184,7 +189,9 @@ class Engine:
             self._tell([ANY_MODEL])
             return
         wanted = self._wanted()
-        if wanted.active is not None and self._have(wanted.active):
+        if wanted.active is None:
+            self._decide()
+        elif self._have(wanted.active):
             self._serve(wanted.active)
         if wanted.upcoming is None:
             self._problem = None
@@ -192,6 +199,14 @@ class Engine:
             self._prepare(wanted.upcoming)
         self._drop(wanted)
         self._tell(sorted(self._loaded))
+
+    def _decide(self) -> None:
+        """Nobody has chosen a model yet: have it done, or say that it has to be."""
+        if time.monotonic() < self._retry_at.get(UNDECIDED, 0.0):
+            return
+        problem = self._files.fetch(None, self._stopping)
+        if problem is not None:
+            self._fail(UNDECIDED, problem, "ModelFileError")
 
     def _have(self, key: str) -> bool:
         """Whether the model is loaded now; if not, `state` and `reason` say why."""

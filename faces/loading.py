@@ -39,7 +39,7 @@ def load_pipeline(settings: Settings, key: str) -> AnyPipeline:
     folder = settings.models_path
     encoder = _encoder(settings, key)
     detector = Detector(
-        sessions.open_session(files.detector_path(folder), threads=1),
+        sessions.open_session(files.checked(folder, cards.DETECTOR), threads=1),
         min_confidence=settings.detect_min_confidence,
     )
     decoder = Decoder()
@@ -67,7 +67,7 @@ def _encoder(settings: Settings, key: str) -> Encoder:
 
         return deepface.load(folder)
     card = cards.card(key)
-    path = files.encoder_path(folder, key)
+    path = files.checked(folder, card)
     session = open_session(path, threads=1, providers=settings.onnx_providers)
     return OnnxEncoder(session, card, files.build_sha256(folder, key))
 

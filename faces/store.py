@@ -6,7 +6,7 @@ Everything it raises is of `faces.errors`. Lists give `Page`s; see `faces.record
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from faces.aliases import Aliases
 from faces.database import Db
@@ -69,9 +69,14 @@ class Store:
         """One collection. Raises NotFound."""
         return self._collections.get(name, counts=counts)
 
-    def collections(self, limit: int = 100, cursor: str | None = None) -> Page[CollectionInfo]:
-        """Collections by name."""
-        return self._collections.page(limit, cursor)
+    def collections(
+        self,
+        limit: int = 100,
+        cursor: str | None = None,
+        within: Collection[str] | None = None,
+    ) -> Page[CollectionInfo]:
+        """Collections by name, or those of them that are among `within`."""
+        return self._collections.page(limit, cursor, within)
 
     def redeclare(self, name: str, metadata_fields: Mapping[str, FieldType]) -> str:
         """Replaces the declared metadata fields; the id of the job that rewrites the facets."""

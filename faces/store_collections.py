@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from faces import cursors, documents
@@ -80,13 +80,18 @@ class CollectionStore:
                 raise NotFound("There is no such collection.")
             return documents.collection_record(document, **(self._counts(name) if counts else {}))
 
-    def page(self, limit: int, cursor: str | None) -> Page[CollectionInfo]:
-        """Collections by name."""
+    def page(
+        self, limit: int, cursor: str | None, within: Collection[str] | None = None
+    ) -> Page[CollectionInfo]:
+        """Collections by name, or those of them that are among `within`."""
         scope = ("collections",)
         after = cursors.decode(cursor, scope, (str,))
-        query: Document = {"deleting": {"$exists": False}}
+        names: Document = {} if within is None else {"$in": sorted(within)}
         if after:
-            query["_id"] = {"$gt": after[0]}
+            names["$gt"] = after[0]
+        query: Document = {"deleting": {"$exists": False}}
+        if names:
+            query["_id"] = names
         with translate():
             rows = list(self._db[COLLECTIONS].find(query).sort([("_id", 1)]).limit(limit + 1))
         more = len(rows) > limit

@@ -7,7 +7,6 @@ from typing import Annotated
 from fastapi import APIRouter, Depends
 from starlette.responses import Response
 
-from app.auth import Caller
 from app.bodies import Incoming, Shape
 from app.deps import (
     AdminCaller,
@@ -19,10 +18,8 @@ from app.deps import (
 )
 from app.forms import CollectionForm, FieldsForm
 from app.schemas_service import Collection, CollectionDetail, JobAccepted
-from app.services import Services
 from app.wire import Page, answer
-from faces.errors import Forbidden, NotFound
-from faces.records import CollectionInfo
+from faces.errors import Forbidden
 
 router = APIRouter(tags=["collections"])
 CREATE = Shape(CollectionForm)
@@ -46,25 +43,12 @@ def create_collection(
 @router.get("/v1/collections", response_model=Page[Collection])
 def list_collections(parts: ServicesDep, caller: SearchCaller, paging: PagingDep) -> Response:
     """The collections that the key reaches, by name."""
-    if caller.collections is not None:
-        return _bound(parts, caller)
-    page = parts.store.collections(paging.limit, paging.cursor)
+    page = parts.store.collections(paging.limit, paging.cursor, caller.collections)
     return answer(
         Page[Collection](
             items=[Collection.of(info) for info in page.items], next_cursor=page.next_cursor
         )
     )
-
-
-def _bound(parts: Services, caller: Caller) -> Response:
-    """A bound key names its collections itself; they fit on one page."""
-    found: list[CollectionInfo] = []
-    for name in sorted(caller.collections or ()):
-        try:
-            found.append(parts.store.collection(name))
-        except NotFound:
-            continue
-    return answer(Page[Collection](items=[Collection.of(info) for info in found], next_cursor=None))
 
 
 @router.get("/v1/collections/{collection}", response_model=CollectionDetail)

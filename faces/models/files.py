@@ -112,6 +112,21 @@ def build_sha256(models_dir: Path, key: str) -> str:
     return record.sha256
 
 
+def checked(models_dir: Path, made: ModelCard | DetectorCard) -> Path:
+    """A made file whose bytes are those that its record names.
+
+    Raises ModelFileError when it is missing or its bytes are others: a graph with one wrong weight
+    still loads, and gives vectors that find the wrong people.
+    """
+    file = models_dir / made.file
+    record = read_record(file)
+    if record is None or not file.is_file() or sha256_of(file) != record.sha256:
+        raise ModelFileError(
+            f"{made.file} is missing or damaged. Run `python -m faces.models fetch` to mend it."
+        )
+    return file
+
+
 def recorded_choice(models_dir: Path) -> str | None:
     """The model key that `auto` became here; None when nothing was decided yet."""
     try:

@@ -148,6 +148,11 @@ def test_a_bound_key_sees_only_its_collections(
             assert {**other, "instance": ""} == {**absent, "instance": ""}
     problem(ask("bound", "POST", "/v1/collections", json={"collection": "x"}), 403, "forbidden")
     assert ask("bound", "POST", "/v1/collections", json={"collection": "ours"}).status_code == 201
+    first = ask("bound", "GET", "/v1/collections?limit=1").json()
+    rest = ask("bound", "GET", f"/v1/collections?limit=1&cursor={first['next_cursor']}").json()
+    assert [item["collection"] for item in first["items"] + rest["items"]] == ["mine", "ours"]
+    assert rest["next_cursor"] is None
+    problem(ask("bound", "GET", "/v1/collections?cursor=AAAA"), 400, "invalid_request")
     job = ask("admin", "DELETE", "/v1/collections/theirs").json()["job_id"]
     problem(ask("bound", "GET", f"/v1/jobs/{job}"), 404, "not_found")
     assert job not in ask("bound", "GET", "/v1/jobs").text
