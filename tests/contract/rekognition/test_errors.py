@@ -374,6 +374,24 @@ class TestUsers:
         assert refusal(error)[0] == "IdempotentParameterMismatchException"
 
 
+def test_a_signature_admits_from_afar_what_a_service_without_api_keys_refuses(
+    service: Service,
+) -> None:
+    body = b"{}"
+    request = botocore.awsrequest.AWSRequest(
+        "POST",
+        "http://photos.example/aws",
+        data=body,
+        headers={"X-Amz-Target": "RekognitionService.ListCollections"},
+    )
+    credentials = botocore.credentials.Credentials("AKADMIN", KEYS["AKADMIN"][0])
+    botocore.auth.SigV4Auth(credentials, "rekognition", "eu-west-1").add_auth(request)
+    headers = {**dict(request.headers.items()), "Host": "photos.example"}
+    with service.client() as http:
+        assert http.post("/aws", content=body, headers=headers).status_code == 200
+        assert http.get("/v1/collections", headers={"Host": "photos.example"}).status_code == 403
+
+
 def test_without_access_keys_only_keyless_machines_are_answered(
     start: Start, migrated: dict[str, str]
 ) -> None:
