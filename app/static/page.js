@@ -2,8 +2,11 @@
 // address holds the filters, so that links and the back button work.
 
 import { api as call, ApiError, enterKey, hasKey, image, needsKey } from "./api.js";
-import { ask, button, element, say, show } from "./dom.js";
+import { button, element, say } from "./dom.js";
+import { watchHealth } from "./health.js";
 import { startJobs } from "./jobs.js";
+import { erasePerson, nameFace, rejectFace, removeMedia } from "./people.js";
+import { smaller } from "./shrink.js";
 
 const form = document.getElementById("search");
 const answer = document.getElementById("answer");
@@ -13,7 +16,6 @@ const results = document.getElementById("results");
 const title = document.getElementById("results-title");
 const fields = ["collection", "min_similarity", "limit", "subject", "taken_from", "taken_before"];
 const checks = ["one_per_media", "unnamed"];
-const MAX_SIDE = 1600;
 
 let chosenPhoto = null; // a Blob that was dropped or pasted
 let shown = null; // { response, url, index } of the photo search on screen
@@ -134,27 +136,6 @@ function wishes() {
   if (at("min_similarity")) wish.min_similarity = Number(at("min_similarity"));
   if (Object.keys(filter).length) wish.filter = filter;
   return wish;
-}
-
-async function smaller(blob) {
-  // What cannot be read here is sent as it is: the service says what is wrong with it.
-  let bitmap;
-  try {
-    bitmap = await createImageBitmap(blob, { imageOrientation: "from-image" });
-  } catch {
-    return blob;
-  }
-  const scale = MAX_SIDE / Math.max(bitmap.width, bitmap.height);
-  if (scale >= 1 && blob.size < 2_000_000) {
-    bitmap.close();
-    return blob;
-  }
-  const canvas = document.createElement("canvas");
-  canvas.width = Math.max(1, Math.round(bitmap.width * Math.min(1, scale)));
-  canvas.height = Math.max(1, Math.round(bitmap.height * Math.min(1, scale)));
-  canvas.getContext("2d").drawImage(bitmap, 0, 0, canvas.width, canvas.height);
-  bitmap.close();
-  return new Promise((done) => canvas.toBlob((made) => done(made ?? blob), "image/jpeg", 0.92));
 }
 
 async function searchByPhoto() {
@@ -307,7 +288,7 @@ function matchItem(match) {
   row.append(
     button("Similar", () => navigate({ face_id: match.face_id })),
     button("Photo", () => navigate({ media_id: match.media_id })),
-    button(match.subject_id ? "Rename" : "Name", () => guarded(() => nameFace(match))),
+    button(match.subject_id ? "Rename" : "Name", () => guarded(() => giveName(match))),
   );
   if (match.subject_id) {
     row.append(
@@ -379,9 +360,9 @@ async function showMedia(collection, mediaId) {
   item.faces.forEach((face, index) => {
     row.append(button(`Find face ${index + 1}`, () => navigate({ face_id: face.face_id })));
   });
-  const remove = button("Delete this photo’s faces", () => guarded(() => removeMedia(path, item)));
-  remove.className = "danger";
-  row.append(remove);
+  const press = button("Delete this photo’s faces", () => guarded(() => remove(path, item)));
+  press.className = "danger";
+  row.append(press);
   photoArea.replaceChildren(frame, row);
   answer.replaceChildren();
   say(`${item.face_count} ${item.face_count === 1 ? "face is" : "faces are"} indexed in this photo.`);
@@ -390,16 +371,6 @@ async function showMedia(collection, mediaId) {
     drawMatches(response.faces[0].matches, "Like its largest face");
   }
   results.focus();
-}
-
-async function removeMedia(path, item) {
-  const sure = await ask("Delete this photo’s faces?", [
-    element("p", { textContent: `${item.face_count} face(s) of “${item.title || item.media_id}” leave the index, and the CMS’s next run does not bring them back.` }),
-  ], "Delete");
-  if (!sure) return;
-  const gone = await api("DELETE", path);
-  say(`${gone.faces_deleted} face(s) deleted.`);
-  await navigate({});
 }
 
 async function showPerson(collection, subjectId) {
@@ -412,62 +383,33 @@ async function showPerson(collection, subjectId) {
   gallery.replaceChildren(...page.items.map(tile));
   const row = element("p", { className: "row" });
   row.append(button("Find more of this person", () => guarded(() => searchBy({ subject_id: subjectId }, person.name ?? subjectId))));
-  const erase = button("Erase this person", () => guarded(() => erasePerson(base, person)));
-  erase.className = "danger";
-  row.append(erase);
+  const press = button("Erase this person", () => guarded(() => erase(base, person)));
+  press.className = "danger";
+  row.append(press);
   answer.append(row);
   say(`${page.items.length} ${page.items.length === 1 ? "photo" : "photos"}${page.next_cursor ? " and more" : ""}.`);
   results.focus();
 }
 
-async function erasePerson(base, person) {
-  const sure = await ask("Erase this person?", [
-    element("p", { textContent: `Every face of ${person.name ?? person.subject_id} is removed and kept from coming back. This cannot be undone.` }),
-  ], "Erase");
-  if (!sure) return;
-  let { job_id: id } = await api("POST", `${base}/erase`);
-  say("Erasing…");
-  for (;;) {
-    const job = await api("GET", `/v1/jobs/${id}`);
-    if (job.state === "succeeded") {
-      await ask("Erased, and verified", [element("pre", { textContent: JSON.stringify(job.result, null, 2) })], "Close");
-      break;
-    }
-    if (["failed", "cancelled"].includes(job.state)) throw new ApiError(500, { detail: job.last_error ?? "The erasure failed." });
-    say(job.waiting_for ? "Waiting for a worker; the faces are hidden already." : `Erasing: ${job.state}…`);
-    await new Promise((done) => setTimeout(done, 1000));
-  }
-  await navigate({});
-}
-
-async function nameFace(match) {
-  const input = element("input", { id: "name-input", maxLength: 200, value: match.subject ?? "", required: true });
-  const label = element("label", { textContent: "Name", htmlFor: "name-input" });
-  if (!(await ask("Who is this?", [label, input], "Save"))) return;
-  const name = input.value.trim();
-  if (!name) return;
-  const base = `/v1/collections/${encodeURIComponent(match.collection)}/subjects`;
-  if (match.subject_id) {
-    await api("PATCH", `${base}/${encodeURIComponent(match.subject_id)}`, { name });
-  } else {
-    const known = await api("GET", `${base}?limit=10&q=${encodeURIComponent(name)}`);
-    let person = known.items.find((one) => one.name === name);
-    person ??= await api("POST", base, { subject_id: crypto.randomUUID(), name });
-    await api("POST", `${base}/${encodeURIComponent(person.subject_id)}/faces`, { face_ids: [match.face_id] });
-    match.subject_id = person.subject_id;
-  }
-  match.subject = name;
+async function giveName(match) {
+  const saved = await nameFace(api, match);
+  if (!saved) return;
   await redraw();
-  say(`Saved: ${name}.`);
+  say(`Saved: ${saved}.`);
 }
 
 async function reject(match, item) {
-  const base = `/v1/collections/${encodeURIComponent(match.collection)}/subjects/${encodeURIComponent(match.subject_id)}`;
-  await api("POST", `${base}/rejections`, { face_ids: [match.face_id] });
+  await rejectFace(api, match);
   say("Noted: this face is not that person.");
-  match.subject_id = null;
-  match.subject = null;
   item.replaceWith(matchItem(match));
+}
+
+async function remove(path, item) {
+  if (await removeMedia(api, path, item)) await navigate({});
+}
+
+async function erase(base, person) {
+  if (await erasePerson(api, base, person)) await navigate({});
 }
 
 async function redraw() {
@@ -519,23 +461,6 @@ document.addEventListener("paste", (event) => {
 });
 window.addEventListener("popstate", follow);
 
-async function health() {
-  const line = document.getElementById("health");
-  let wait = 30_000;
-  try {
-    const state = await (await fetch("/readyz")).json();
-    const words = { ready: "Ready.", disabled: "Face recognition is switched off here." };
-    line.dataset.state = state.status;
-    show(line, words[state.status] ?? (Object.values(state.reasons).join(" ") || "Starting."));
-    if (state.status !== "ready") wait = 3000;
-  } catch {
-    line.dataset.state = "degraded";
-    show(line, "The service does not answer.");
-    wait = 3000;
-  }
-  setTimeout(health, wait);
-}
-
 async function fillLists() {
   try {
     const collections = await call("GET", "/v1/collections?limit=1000");
@@ -550,7 +475,7 @@ async function fillLists() {
   }
 }
 
-health();
+watchHealth();
 if (needsKey() && !hasKey()) {
   readAddress();
   say("Enter an API key to begin.");
