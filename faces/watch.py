@@ -18,6 +18,7 @@ MODEL_EVERY_S = 1.0
 INDEX_EVERY_S = 5.0
 RECHECK_S = 1.0
 _STALE_S = 2.5
+_SILENT_S = 4.0
 AWAY_S = 3.0
 """A database that could not be read for so long is away, and requests are told so at once."""
 
@@ -70,12 +71,16 @@ class Watch:
 
     def require_active(self) -> ActiveModel:
         """The active model. Raises IndexNotReady on a database without one."""
-        active = self.active()
-        if active is None:
+        self.active()
+        return self._known()
+
+    def _known(self) -> ActiveModel:
+        """The active model as last read."""
+        if self._active is None:
             raise IndexNotReady(
                 "The database has no active model yet: run `python -m migrations up`."
             )
-        return active
+        return self._active
 
     def index_state(self, name: str) -> IndexState | None:
         """The index as last read, or None when there is none of this name."""
@@ -110,11 +115,15 @@ class Watch:
         """A sentence for each of `database` and `vector_index` that is not as it should be.
 
         An index that serves but is BUILDING, STALE or FAILED is named too, under `index_state`.
+        Where the background reads, nobody waits here for a database that is silent.
         """
         if (problem := self._problem) is not None:
             return {"database": problem.detail}
+        background = self._thread is not None and self._thread.is_alive()
+        if background and time.monotonic() - self._active_at > _SILENT_S:
+            return {"database": "The database has not answered for some seconds."}
         try:
-            active = self.require_active()
+            active = self._known() if background else self.require_active()
             state = self.index_state(active.index)
         except IndexNotReady as error:
             return {"vector_index": error.detail}
@@ -127,20 +136,24 @@ class Watch:
         return {}
 
     def _run(self) -> None:
+        self._read()
         while not self._stopping.wait(MODEL_EVERY_S):
-            try:
-                self._read_active()
-                active = self._active
-                known = (self._indexes or {}).get(active.index) if active else None
-                every = INDEX_EVERY_S if known and known.queryable else RECHECK_S
-                if time.monotonic() - self._indexes_at >= every:
-                    self._read_indexes()
-            except LikenessError as error:
-                if self._problem is None:
-                    self._problem_since = time.monotonic()
-                self._problem = error
-            else:
-                self._problem = None
+            self._read()
+
+    def _read(self) -> None:
+        try:
+            self._read_active()
+            active = self._active
+            known = (self._indexes or {}).get(active.index) if active else None
+            every = INDEX_EVERY_S if known and known.queryable else RECHECK_S
+            if time.monotonic() - self._indexes_at >= every:
+                self._read_indexes()
+        except LikenessError as error:
+            if self._problem is None:
+                self._problem_since = time.monotonic()
+            self._problem = error
+        else:
+            self._problem = None
 
     def _read_active(self) -> None:
         at = time.monotonic()
