@@ -6,7 +6,7 @@ PYTHON ?= python3.11
 PY := .venv/bin/python
 export PYTHONUNBUFFERED := 1
 
-.PHONY: help run test lint bench bench-peers dyno lock test-ui test-clients contract fuzz
+.PHONY: faults help run test lint bench bench-peers dyno lock test-ui test-clients contract fuzz
 help:
 	@echo "make run    serve a searchable gallery (set-up included)"
 	@echo "make test   run every test that needs no browser, node or peer stack (set-up included)"
@@ -14,6 +14,7 @@ help:
 	@echo "make bench  measure speed and memory, print the table, write var/bench.json"
 	@echo "make test-ui, test-clients, contract, fuzz: what make test does not run"
 	@echo "make dyno   build the slug, run it as the platform would, and hold it to the guide's figures"
+	@echo "make faults break the whole system in every listed way and check that nothing is lost [ONLY=… SEED=… MINUTES=…]"
 	@echo "make lock   resolve and write the three hash-locked requirement files"
 
 .venv/.stamp: requirements-dev.txt
@@ -68,6 +69,11 @@ test-clients: .venv/.stamp
 	@npm ci --prefix var/clients --no-audit --no-fund --silent
 	@$(PY) -m faces.models fetch facenet128 facenet128-int8 --samples
 	@$(PY) -m pytest -m clients tests/clients
+
+# The whole system behind fault proxies; a row that does not hold ends it with status 1.
+faults: .venv/.stamp
+	@$(PY) -m faces.models fetch --samples
+	@exec $(PY) -m bench faults $(if $(ONLY),--only "$(ONLY)") $(if $(SEED),--seed $(SEED)) $(if $(MINUTES),--minutes $(MINUTES))
 
 dyno: .venv/.stamp
 	@$(PY) -m faces.models fetch --samples
