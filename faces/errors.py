@@ -5,7 +5,8 @@
     │   └── MalformedRequest      it could not even be parsed
     ├── NotFound
     ├── Conflict
-    │   └── Tombstoned            deleted through the API; its source may not bring it back
+    │   ├── Tombstoned            deleted through the API; its source may not bring it back
+    │   └── OtherPicture          the id has another picture, which is to be kept
     ├── Unauthorized
     ├── Forbidden
     ├── RequestTooLarge
@@ -99,6 +100,10 @@ class Conflict(LikenessError):
 
 class Tombstoned(Conflict):
     """The item was deleted through the API: only a PUT through the API brings it back."""
+
+
+class OtherPicture(Conflict):
+    """The item holds another picture."""
 
 
 class Unauthorized(LikenessError):

@@ -105,6 +105,7 @@ class Store:
         also: Sequence[Analysis] = (),
         crops: Mapping[int, bytes] | None = None,
         before: Before | None = None,
+        keep_other: bool = False,
     ) -> PutResult:
         """Indexes one picture in one transaction, safe to repeat.
 
@@ -113,7 +114,8 @@ class Store:
         `min_quality`, and those that a tombstone covers, are listed as `unindexed`. `also` holds
         the vectors of other models for the same faces in the same order. `crops` are kept JPEGs by
         position in `analysis.faces`. `began_rev` is `rev()` from before the work: a delete since
-        then wins. Raises NotFound (collection), Conflict (another owner, or deleted meanwhile),
+        then wins. With `keep_other` an item with another picture is left alone: OtherPicture is
+        raised. Raises NotFound (collection), Conflict (another owner, or deleted meanwhile),
         Tombstoned (a source brings back what the API deleted), LeaseLost, InvalidRequest.
         """
         return self._media.put(
@@ -127,6 +129,7 @@ class Store:
             began_rev=began_rev,
             crops=crops or {},
             before=before,
+            keep_other=keep_other,
         )
 
     def before(self, collection: str, media_ids: Sequence[str]) -> Before:

@@ -20,7 +20,7 @@ from faces.database import (
     in_transaction,
     translate,
 )
-from faces.errors import Tombstoned
+from faces.errors import OtherPicture, Tombstoned
 from faces.item_before import Before
 from faces.item_plan import FacePlan, after, plan_faces, plan_info
 from faces.item_writes import ItemWrites, media_write
@@ -48,6 +48,7 @@ class MediaStore(ItemWrites):
         began_rev: int | None,
         crops: Mapping[int, bytes],
         before: Before | None,
+        keep_other: bool = False,
     ) -> PutResult:
         """Makes the stored item what the analyses say; see `Store.put_item`."""
         attempts = itertools.count()
@@ -64,6 +65,8 @@ class MediaStore(ItemWrites):
             item_rules.check_owner(old, ref)
             item_rules.check_epoch(old, fence)
             live = old is not None and old["state"] != "gone"
+            if keep_other and live and old is not None and old.get("sha256") not in (None, content):
+                raise OtherPicture
             if known:
                 stones, stored = known.stones, known.faces if live else ()
                 if not live and any(stone["kind"] == "item" for stone in stones):

@@ -122,7 +122,7 @@ class RemovalStore(ItemWrites):
         return in_transaction(self._db, work)
 
     def forget_picture(self, collection: str, media_id: str) -> None:
-        """Drops the tombstones of an item's deleted faces, and forgets that it was indexed.
+        """Drops the tombstones of an item's deleted faces, and forgets how it was indexed.
 
         The next time that its picture comes, it is worked on again.
         """
@@ -136,7 +136,7 @@ class RemovalStore(ItemWrites):
             kept = [e for e in old.get("unindexed") or [] if e["reason"] != DELETED]
             changed = self._db[MEDIA].update_one(
                 {"_id": old["_id"], "rev": old["rev"]},
-                {"$set": {"unindexed": kept, "sha256": None, "rev": old["rev"] + 1}},
+                {"$set": {"unindexed": kept, "pipeline_version": "", "rev": old["rev"] + 1}},
                 session=session,
             )
             if not changed.matched_count:

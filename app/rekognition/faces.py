@@ -11,7 +11,7 @@ from app.rekognition.call import Answer, Call
 from app.rekognition.faults import BadToken, InvalidParameter
 from app.routes import media
 from faces import identity
-from faces.errors import Conflict, NotFound
+from faces.errors import Conflict, NotFound, OtherPicture
 from faces.records import API_SOURCE, Item, StoredFace
 from faces.types import PIPELINE_VERSION, Analysis, Face, MediaInfo, MediaRef
 
@@ -25,11 +25,16 @@ def index(call: Call) -> Answer:
     The same picture under the same ExternalImageId is not stored twice, and keeps the faces that
     it has. A face that was deleted is stored again.
     """
-    collection = call.collection
-    call.parts.store.collection(collection)
+    call.parts.store.collection(call.collection)
     data = images.picture(call)
     content = hashlib.sha256(data).hexdigest()
-    media_id, old = _place(call, content)
+    try:
+        return _index(call, data, *_place(call, content))
+    except OtherPicture:  # another picture came under this id at the same moment
+        return _index(call, data, *_place(call, content))
+
+
+def _index(call: Call, data: bytes, media_id: str, old: Item | None) -> Answer:
     least, most = images.bar(call), call.given.get("MaxFaces")
     wanted: list[int] = []
 
@@ -77,10 +82,10 @@ def _place(call: Call, content: str) -> tuple[str, Item | None]:
         return media_id, _item(call, media_id)
     media_id = call.media_id(external)
     item = _item(call, media_id)
-    # An item without a hash holds no picture now: it failed, or all its faces were deleted.
+    # An item of our own without a hash never held a picture: it failed.
     if item is None or item.sha256 == content:
         return media_id, item
-    if item.source == API_SOURCE and item.sha256 is None and not item.faces:
+    if item.source == API_SOURCE and item.sha256 is None:
         return media_id, item
     more = ids.another(media_id, content)
     if len(more) > _MEDIA_ID:
@@ -128,7 +133,10 @@ def _store(
             began_rev=began,
             also=media.upcoming(parts, call.client, data, analysis, active),
             crops=media.crops(parts, call.client, data, analysis, fetchable=info.url is not None),
+            keep_other=True,
         )
+    except OtherPicture:
+        raise
     except Conflict as error:
         raise InvalidParameter(f"ExternalImageId: {error.detail}") from error
     return result.faces

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import secrets
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from urllib.parse import quote
 
@@ -11,6 +12,7 @@ import pytest
 from PIL import Image
 
 from tests.contract.api.conftest import Service
+from tests.contract.rekognition.conftest import Speak
 
 Rekognition = Any
 
@@ -136,3 +138,24 @@ def test_what_is_indexed_here_has_its_own_media_id_there(
     assert second.startswith("2024/ada?")
     faces = rekognition.list_faces(CollectionId=collection)["Faces"]
     assert [face["ExternalImageId"] for face in faces] == ["2024:2Fada"] * 2
+
+
+def test_pictures_that_come_at_once_under_one_id_are_all_kept(
+    speak: Speak, rekognition: Rekognition, collection: str, photos: dict[str, list[bytes]]
+) -> None:
+    pictures = photos["madonna"][:4] * 3
+    clients = [speak() for _ in pictures]
+    with ThreadPoolExecutor(len(pictures)) as pool:
+        answers = list(
+            pool.map(
+                lambda pair: index(
+                    pair[0], collection, pair[1], MaxFaces=1, ExternalImageId="madonna"
+                ),
+                zip(clients, pictures, strict=True),
+            )
+        )
+    told = {face_id for answer in answers for face_id in ids(answer)}
+    listed = rekognition.list_faces(CollectionId=collection)["Faces"]
+    assert {face["FaceId"] for face in listed} == told
+    assert len(listed) == 4
+    assert {face["ExternalImageId"] for face in listed} == {"madonna"}
