@@ -41,7 +41,7 @@ class Finder:
         self._db = db
         self._watch = watch
         self._lists = ListStore(db)
-        self._sizes: dict[str, tuple[float, bool]] = {}
+        self._sizes: dict[str, tuple[float, int]] = {}
 
     def vectors(
         self, request: SearchRequest, vectors: Sequence[Vector], active: ActiveModel | None = None
@@ -52,7 +52,8 @@ class Finder:
         NotFound (collection), IndexNotReady, InvalidRequest (length), DatabaseUnavailable.
         """
         active = active or self._watch.require_active()
-        self._lists.check_collection(request.collection)
+        if not vectors:
+            self._lists.check_collection(request.collection)
         return self._search(request, [[vector] for vector in vectors], active)
 
     def by_face(
@@ -133,15 +134,15 @@ class Finder:
         rejected: frozenset[str] = frozenset(),
     ) -> Found:
         self._watch.ensure_queryable(active.index)
-        erasing, deleting = self._lists.leaving(request.collection)
+        size = self._size(request.collection)
         one = _OneSearch(
             self._db,
             request,
             active,
-            erasing=sorted(erasing),
             own=dict(own or {}),
             rejected=rejected,
-            exact=self._exact(request),
+            exact=request.exact or size <= search.EXACT_UP_TO,
+            size=size,
         )
         faces: list[list[Match]] = []
         complete = True
@@ -157,28 +158,24 @@ class Finder:
             if any(not matches for matches in faces):
                 # An index that was dropped or is being built anew answers nothing, without error.
                 self._watch.recheck(active.index)
-            named = self._named(faces, deleting)
+            named = self._named(faces, one.deleting)
         if request.exclusive and len(named) > 1:
             named = search.claim_once(named)
         return Found(active.key, tuple(tuple(matches) for matches in named), complete)
 
-    def _exact(self, request: SearchRequest) -> bool:
-        if request.exact:
-            return True
+    def _size(self, collection: str) -> int:
+        """How many faces a collection has, one more than EXACT_UP_TO at most; seconds old."""
         now = time.monotonic()
-        at, small = self._sizes.get(request.collection, (-1e9, False))
+        at, size = self._sizes.get(collection, (-1e9, 0))
         if now - at > _SIZE_FOR_S:
             with translate():
-                small = (
-                    self._db[FACES].count_documents(
-                        {"collection": request.collection}, limit=search.EXACT_UP_TO + 1
-                    )
-                    <= search.EXACT_UP_TO
+                size = self._db[FACES].count_documents(
+                    {"collection": collection}, limit=search.EXACT_UP_TO + 1
                 )
             if len(self._sizes) > 1000:
                 self._sizes.clear()
-            self._sizes[request.collection] = (now, small)
-        return small
+            self._sizes[collection] = (now, size)
+        return size
 
     def _named(
         self, faces: Sequence[Sequence[Match]], deleting: frozenset[str]
@@ -189,21 +186,7 @@ class Finder:
             return tuple(tuple(matches) for matches in faces)
         media = {identity.media_key(m.collection, m.media_id) for m in every}
         subjects = {identity.subject_key(m.collection, m.subject_id) for m in every if m.subject_id}
-        with translate():
-            pictures = {
-                row["_id"]: MediaSummary(row.get("url"), row.get("title"), row.get("taken_at"))
-                for row in self._db[MEDIA].find(
-                    {"_id": {"$in": sorted(media)}}, {"url": 1, "title": 1, "taken_at": 1}
-                )
-            }
-            names = {}
-            if subjects:
-                names = {
-                    row["_id"]: row.get("name")
-                    for row in self._db[SUBJECTS].find(
-                        {"_id": {"$in": sorted(subjects)}, "state": "active"}, {"name": 1}
-                    )
-                }
+        pictures, names = self._titles(sorted(media), sorted(subjects))
 
         def named(match: Match) -> Match:
             subject = None if match.subject_id in deleting else match.subject_id
@@ -220,6 +203,31 @@ class Finder:
 
         return tuple(tuple(named(match) for match in matches) for matches in faces)
 
+    def _titles(
+        self, media: Sequence[str], subjects: Sequence[str]
+    ) -> tuple[dict[str, MediaSummary], dict[str, str | None]]:
+        """What pictures and subjects are called, by key, read by one command."""
+        stages: list[Document] = [
+            {"$match": {"_id": {"$in": media}}},
+            {"$project": {"url": 1, "title": 1, "taken_at": 1}},
+        ]
+        if subjects:
+            people: list[Document] = [
+                {"$match": {"_id": {"$in": subjects}, "state": "active"}},
+                {"$project": {"name": 1, "subject": {"$literal": True}}},
+            ]
+            stages.append({"$unionWith": {"coll": SUBJECTS, "pipeline": people}})
+        pictures, names = {}, {}
+        with translate():
+            for row in self._db[MEDIA].aggregate(stages):
+                if row.get("subject"):
+                    names[row["_id"]] = row.get("name")
+                else:
+                    pictures[row["_id"]] = MediaSummary(
+                        row.get("url"), row.get("title"), row.get("taken_at")
+                    )
+        return pictures, names
+
 
 class _OneSearch:
     """The rounds of one query vector."""
@@ -230,18 +238,20 @@ class _OneSearch:
         request: SearchRequest,
         active: ActiveModel,
         *,
-        erasing: Sequence[str],
         own: Document,
         rejected: frozenset[str],
         exact: bool,
+        size: int,
     ) -> None:
         self._db = db
         self._request = request
         self._active = active
-        self._erasing = erasing
         self._own = own
         self._rejected = rejected
         self._exact = exact
+        self._size = size
+        self.deleting: frozenset[str] = frozenset()
+        """The subjects that are being deleted, as of the latest round."""
 
     def run(self, vector: Vector) -> tuple[list[Match], bool]:
         """Matches at or above the least similarity, and whether no group can be missing."""
@@ -258,7 +268,11 @@ class _OneSearch:
             rows, returned, last = self._round(vector, fetch, exclude)
             found = search.merge([found, rows])
             groups = search.best_of_groups(found, request.group_by)
-            exhausted = returned < fetch or last < request.min_similarity
+            exhausted = last < request.min_similarity or (
+                # Documents that are gone already may have taken up the places of others: once
+                # more with room for both, where the collection holds more than was returned.
+                returned < fetch and (number > 0 or returned >= self._size)
+            )
             if exhausted or len(groups) >= request.limit:
                 return self._kept(found), True
             if number == rounds - 1:
@@ -283,7 +297,10 @@ class _OneSearch:
     def _round(
         self, vector: Vector, fetch: int, exclude: Sequence[Document]
     ) -> tuple[list[Match], int, float]:
-        """Matches, how many rows the index gave at least, and the last row's similarity."""
+        """Matches, how many rows the index gave, and the last row's similarity.
+
+        Raises NotFound when the collection is not there, or no longer.
+        """
         request, active = self._request, self._active
         stage = search.vector_stage(
             active.index,
@@ -296,16 +313,19 @@ class _OneSearch:
         stages = search.pipeline(stage, request)
         with translate():
             try:
-                rows = list(self._db[FACES].aggregate(stages))
+                rows, scope = search.split(self._db[FACES].aggregate(stages))
             except OperationFailure as error:
                 raise _index_error(error, active) from error
+        if not scope.exists:
+            raise NotFound("There is no such collection.")
+        self.deleting = scope.deleting
         cosines = self._recomputed(vector, rows) if active.quantization != "none" else {}
         last = search.similarity(rows[-1]["score"]) if rows else 1.0
         matches = []
         for row in rows:
             if row["_id"] in self._rejected:
                 continue
-            if not search.still_fits(row, request, self._erasing, self._own):
+            if not search.still_fits(row, request, scope.erasing, self._own):
                 continue
             match = _match(row)
             if row["_id"] in cosines:
@@ -313,7 +333,7 @@ class _OneSearch:
             matches.append(match)
         return matches, len(rows), last
 
-    def _recomputed(self, vector: Vector, rows: Sequence[Document]) -> dict[str, float]:
+    def _recomputed(self, vector: Vector, rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
         """The true cosines: a quantised index gives approximate scores."""
         path = search.vector_path(self._active.key)
         ids = [row["_id"] for row in rows]
@@ -327,7 +347,7 @@ class _OneSearch:
         return cosines
 
 
-def _match(row: Document) -> Match:
+def _match(row: Mapping[str, Any]) -> Match:
     return Match(
         face_id=row["_id"],
         media_id=row["media_id"],

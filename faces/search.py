@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeAlias
 
 from faces import documents, filters
+from faces.database import COLLECTIONS, SUBJECTS
 from faces.records import DEFAULT_COLLECTION, Match
 from faces.types import Vector
 
@@ -126,16 +127,60 @@ def stage_filter(
 
 
 def pipeline(stage: dict[str, Any], request: SearchRequest) -> list[dict[str, Any]]:
-    """The stage and what follows it: vectors are dropped directly after it, hidden rows next.
+    """The stage, without the vectors, and then the `Scope`: what decides over its rows, read last.
 
-    The index may lag behind the rows, which say what they are now.
+    One command, as a search should cost one way to the database and back.
     """
+    name = request.collection
+    leaving = {"collection": name, "state": {"$in": ["erasing", "deleting"]}}
     return [
         stage,
         {"$unset": "embeddings"},
         {"$set": {"score": {"$meta": "vectorSearchScore"}}},
-        {"$match": {"collection": request.collection, "hidden": False}},
+        {
+            "$unionWith": {
+                "coll": COLLECTIONS,
+                "pipeline": [
+                    {"$match": {"_id": name}},
+                    {"$project": {"_id": 0, "scope": "collection", "deleting": 1}},
+                ],
+            }
+        },
+        {
+            "$unionWith": {
+                "coll": SUBJECTS,
+                "pipeline": [
+                    {"$match": leaving},
+                    {"$project": {"_id": 0, "scope": "subject", "subject_id": 1, "state": 1}},
+                ],
+            }
+        },
     ]
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """What decides over rows besides themselves, as of the moment they were read."""
+
+    exists: bool
+    """Whether the collection is there and not being deleted."""
+    erasing: frozenset[str] = frozenset()
+    deleting: frozenset[str] = frozenset()
+
+
+def split(answer: Iterable[Mapping[str, Any]]) -> tuple[list[Mapping[str, Any]], Scope]:
+    """The rows of an answer to `pipeline`, best first, and the scope that came behind them."""
+    rows, exists = [], False
+    leaving: dict[str, set[str]] = {"erasing": set(), "deleting": set()}
+    for one in answer:
+        match one.get("scope"):
+            case None:
+                rows.append(one)
+            case "collection":
+                exists = not one.get("deleting")
+            case _:
+                leaving[one["state"]].add(one["subject_id"])
+    return rows, Scope(exists, frozenset(leaving["erasing"]), frozenset(leaving["deleting"]))
 
 
 def still_fits(
@@ -144,11 +189,13 @@ def still_fits(
     erasing: Collection[str],
     own: Mapping[str, Any],
 ) -> bool:
-    """Whether a row, as it is stored now, belongs in the answer.
+    """Whether a row, as it is stored now, belongs in the answer: the index may lag behind it.
 
     `erasing` are the subjects being erased; `own` is `{field: {"$ne": value}}` for the query's own
     faces.
     """
+    if row["hidden"] or row["collection"] != request.collection:
+        return False
     subject = row["subject_id"]
     if subject is not None and (subject in erasing or request.assigned == "none"):
         return False

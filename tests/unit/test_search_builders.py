@@ -61,10 +61,30 @@ def test_every_stage_is_one_that_atlas_takes(limit: int, exact: bool, assigned: 
     assert query.limit == limit
 
 
-def test_vectors_are_dropped_directly_after_the_stage_and_hidden_rows_next() -> None:
+def test_vectors_are_dropped_directly_after_the_stage() -> None:
     made = search.pipeline(stage(SearchRequest("x")), SearchRequest("x"))
     assert made[1] == {"$unset": "embeddings"}
-    assert made[-1] == {"$match": {"collection": "x", "hidden": False}}
+
+
+def test_rows_are_told_from_the_scope_behind_them() -> None:
+    answer = [
+        {"_id": "f", "score": 0.9},
+        {"scope": "collection"},
+        {"scope": "subject", "subject_id": "ann", "state": "erasing"},
+        {"scope": "subject", "subject_id": "bob", "state": "deleting"},
+    ]
+    rows, scope = search.split(answer)
+    assert rows == answer[:1]
+    assert scope == search.Scope(True, frozenset({"ann"}), frozenset({"bob"}))
+    assert not search.split([{"scope": "collection", "deleting": "job"}])[1].exists
+    assert not search.split([])[1].exists
+
+
+@pytest.mark.parametrize("changed", [{"hidden": True}, {"collection": "other"}])
+def test_a_row_that_was_hidden_or_moved_meanwhile_does_not_fit(changed: dict[str, Any]) -> None:
+    row = {"collection": "x", "hidden": False, "subject_id": None}
+    assert search.still_fits(row, SearchRequest("x"), (), {})
+    assert not search.still_fits({**row, **changed}, SearchRequest("x"), (), {})
 
 
 def test_the_client_filter_cannot_widen_the_collection() -> None:
