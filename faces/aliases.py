@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import hashlib
 from collections.abc import Mapping, Sequence
 
@@ -11,18 +12,19 @@ from faces.database import ALIASES, BULK, Db, translate
 
 
 class Aliases:
-    """Remembers texts of a collection (or of none: "") by their SHA-256."""
+    """Remembers texts by their SHA-256: a collection's as long as it, those of none for 30 days."""
 
     def __init__(self, db: Db) -> None:
         self._db = db
 
     def keep(self, collection: str, texts: Sequence[str]) -> Mapping[str, str]:
-        """The hash (hex) of each text, which `find` turns back from now on."""
+        """The hash (hex) of each text, which `find` turns back. `collection` "" is none."""
+        fields = {"collection": collection} if collection else {"at": dt.datetime.now(dt.UTC)}
         digests = {text: hashlib.sha256(text.encode()).hexdigest() for text in texts}
         writes = [
             UpdateOne(
                 {"_id": f"{collection}/{digest}"},
-                {"$setOnInsert": {"collection": collection, "text": text}},
+                {"$set": {**fields, "text": text}},
                 upsert=True,
             )
             for text, digest in digests.items()

@@ -6,6 +6,7 @@ import base64
 import datetime as dt
 import json
 import secrets
+from pathlib import Path
 from typing import Any
 
 import botocore.auth
@@ -18,6 +19,7 @@ from botocore.exceptions import ClientError
 from tests.contract.api.conftest import Service, Start
 from tests.contract.rekognition.conftest import KEYS, Speak
 
+pytestmark = pytest.mark.xdist_group("rekognition")
 Rekognition = Any
 UUID = "01234567-89ab-cdef-0123-456789abcdef"
 
@@ -400,6 +402,24 @@ def test_without_access_keys_only_keyless_machines_are_answered(
     answer = post(keyed, "ListCollections", b"{}")
     assert named(answer) == "UnrecognizedClientException"
     assert "AWS_DIALECT_KEYS" in answer.json()["message"]
+
+
+def test_what_clients_should_try_again_has_a_name_that_they_retry(
+    start: Start, migrated: dict[str, str], tmp_path: Path
+) -> None:
+    bare = start(
+        MODEL_DIR=str(tmp_path),
+        AWS_DIALECT_KEYS="AKADMIN:admin-secret-0:admin",
+        RATE_LIMIT_PER_KEY="3/minute",
+        **migrated,
+    )
+    body = json.dumps({"Image": {"Bytes": base64.b64encode(blank_png()).decode()}}).encode()
+    loading = post(bare, "DetectFaces", body)
+    assert (loading.status_code, named(loading)) == (400, "ThrottlingException")
+    assert int(loading.headers["retry-after"]) >= 1
+    answers = [post(bare, "ListCollections", b"{}") for _ in range(4)]
+    assert [answer.status_code for answer in answers[:2]] == [200, 200]
+    assert named(answers[3]) == "ProvisionedThroughputExceededException"
 
 
 def test_a_service_that_encodes_nothing_says_so(start: Start, migrated: dict[str, str]) -> None:

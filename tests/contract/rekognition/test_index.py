@@ -14,6 +14,7 @@ from PIL import Image
 from tests.contract.api.conftest import Service
 from tests.contract.rekognition.conftest import Speak
 
+pytestmark = pytest.mark.xdist_group("rekognition")
 Rekognition = Any
 
 

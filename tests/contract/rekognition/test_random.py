@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from app.rekognition.endpoint import RUN
 from tests.contract.rekognition.conftest import Speak
 
+pytestmark = pytest.mark.xdist_group("rekognition")
 Rekognition = Any
 EXAMPLES = 120
 UUID = "01234567-89ab-cdef-0123-456789abcdef"

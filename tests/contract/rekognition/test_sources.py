@@ -16,6 +16,7 @@ from botocore.exceptions import ClientError
 from tests.contract.api.conftest import ROOT, Service, Start
 from tests.contract.rekognition.conftest import client_for
 
+pytestmark = pytest.mark.xdist_group("rekognition")
 Rekognition = Any
 
 

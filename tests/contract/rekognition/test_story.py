@@ -10,6 +10,7 @@ from botocore.exceptions import ClientError
 
 from tests.contract.api.conftest import Service
 
+pytestmark = pytest.mark.xdist_group("rekognition")
 Rekognition = Any
 Photos = dict[str, list[bytes]]
 
