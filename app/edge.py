@@ -114,10 +114,13 @@ class Edge:
         keyless = dialect.keyless if dialect else self._keyless
         if keyless and scope["path"] not in OPEN_PATHS:
             only_this_machine(scope, exchange.headers)
-        try:
-            unquote_to_bytes(scope.get("raw_path") or b"").decode("utf-8")
-        except UnicodeDecodeError:
-            raise MalformedRequest("The path is not UTF-8 once its escapes are resolved.") from None
+        for name, part in (("path", "raw_path"), ("query", "query_string")):
+            try:
+                unquote_to_bytes(scope.get(part) or b"").decode("utf-8")
+            except UnicodeDecodeError:
+                raise MalformedRequest(
+                    f"The {name} is not UTF-8 once its escapes are resolved."
+                ) from None
 
     async def _answer(self, scope: Scope, exchange: Exchange, reply: _Reply) -> None:
         """Run the application until it is done or the deadline passes.

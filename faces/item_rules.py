@@ -73,3 +73,13 @@ def check_epoch(old: Document | None, fence: Fence | None) -> None:
         return
     if before["epoch"] > fence.epoch:
         raise LeaseLost("A later run of the indexer has written this item.")
+
+
+def changed_metadata(old: Document, info: MediaInfo) -> dict[str, object]:
+    """The metadata that an item does not have yet; 1 and true are not the same."""
+    before = old.get("metadata") or {}
+    return {
+        name: value
+        for name, value in info.metadata.items()
+        if name not in before or repr(before[name]) != repr(value)
+    }

@@ -192,6 +192,10 @@ class MediaStore(ItemWrites):
             old = self._live(ref.collection, ref.media_id, session)
             item_rules.check_owner(old, ref)
             item_rules.check_epoch(old, fence)
+            if ref.source == API_SOURCE:
+                # What is there already may be older than the declaration and stays.
+                new = item_rules.changed_metadata(old, info)
+                documents.check_metadata(new, declared)
             stored = self._faces(ref, session)
             changed = self._write_faces(plan_info(ref, info, stored, declared), session)
             media = self._write_media(

@@ -113,6 +113,16 @@ def test_the_same_bytes_keep_what_is_not_sent_again(
     assert (item["title"], item["metadata"]) == ("New", {"city": "Paris"})
 
 
+@pytest.mark.parametrize("metadata", ['{"city": 1}', '{"year": "x"}', '{"year": true}'])
+def test_the_same_bytes_do_not_carry_metadata_past_its_declaration(
+    client: httpx2.Client, collection: str, madonna: bytes, metadata: str, problem: Check
+) -> None:
+    put(client, collection, "m", madonna, metadata='{"city": "Paris", "year": 1}')
+    problem(put(client, collection, "m", madonna, metadata=metadata), 422, "invalid_request")
+    item = client.get(f"/v1/collections/{collection}/media/m").json()
+    assert item["metadata"] == {"city": "Paris", "year": 1}
+
+
 def test_declared_metadata_can_be_filtered_by(
     client: httpx2.Client, collection: str, madonna: bytes, elton: bytes, problem: Check
 ) -> None:
@@ -237,6 +247,8 @@ def test_faces_can_be_listed_by_photo(client: httpx2.Client, gallery: dict[str, 
         ("limit=1&limit=2", 422),
         ("cursor=AAAA", 400),
         ("cursor=%00", 400),
+        ("cursor=%FF", 400),
+        ("cursor=" + "A" * 5000, 400),
         ("page=2", 422),
     ],
 )
