@@ -40,6 +40,7 @@ lint: .venv/.stamp
 	@.venv/bin/lint-imports --no-cache
 
 bench: .venv/.stamp
+	@$(PY) -m faces.models fetch facenet128 facenet128-int8 --samples
 	@exec $(PY) -m bench run
 
 # The peers' packages take gigabytes: a virtual environment of their own, which make bench then uses.

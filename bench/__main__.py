@@ -15,7 +15,7 @@ from pathlib import Path
 
 from bench.report import Row, as_json, from_json, say, table, write
 
-SECTIONS = ("encode", "photo", "atlas", "index", "search")
+SECTIONS = ("start", "encode", "photo", "atlas", "index", "search")
 COMMANDS = ("accuracy", "calibrate", "dyno", "faults")
 
 
