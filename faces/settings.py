@@ -17,6 +17,10 @@ from faces.errors import ConfigError
 
 Role = Literal["search", "index", "admin"]
 NAME = re.compile(r"[A-Za-z0-9_.-]{1,255}")
+_HOST = r"(?:[A-Za-z0-9._%-]+|\[[0-9A-Fa-f:.]+\])(?::\d{1,5})?"
+_MONGODB_URI = re.compile(
+    rf"mongodb(?:\+srv)?://(?:[^@/?#\s]*@)?{_HOST}(?:,{_HOST})*(?:[/?]\S*)?\Z"
+)
 
 
 def _split(value: str) -> tuple[str, ...]:
@@ -39,12 +43,12 @@ def _dialect_keys(value: SecretStr) -> SecretStr:
         pieces = part.split(":")
         if len(pieces) not in (3, 4) or pieces[2] not in ("search", "index", "admin"):
             raise ValueError("each entry must read accessKeyId:secret:role[:coll+coll]")
-        if not re.fullmatch(r"[A-Za-z0-9_-]{3,128}", pieces[0]) or pieces[0] in seen:
+        if not re.fullmatch(r"[A-Za-z0-9_-]{1,128}", pieces[0]) or pieces[0] in seen:
             raise ValueError(
-                "each accessKeyId must be 3 to 128 of A-Z a-z 0-9 _ - and be there once"
+                "each accessKeyId must be 1 to 128 of A-Z a-z 0-9 _ - and be there once"
             )
-        if not re.fullmatch(r"[!-~]{8,128}", pieces[1]):
-            raise ValueError("each secret must have 8 to 128 visible ASCII characters")
+        if not re.fullmatch(r"[!-~]{1,128}", pieces[1]):
+            raise ValueError("each secret must have 1 to 128 visible ASCII characters")
         if len(pieces) == 4 and not all(NAME.fullmatch(name) for name in pieces[3].split("+")):
             raise ValueError("each collection must be 1 to 255 of A-Z a-z 0-9 _ . -")
         seen.add(pieces[0])
@@ -57,10 +61,23 @@ def _api_key(value: SecretStr | None) -> SecretStr | None:
     return value
 
 
+def _mongodb_uri(value: SecretStr | None) -> SecretStr | None:
+    # Its form only; the driver reads the rest, but tells of a wrong one where nobody looks.
+    if value is not None and not _MONGODB_URI.match(value.get_secret_value()):
+        raise ValueError(
+            "must read mongodb://… or mongodb+srv://…, with : / ? # [ ] @ in user and password"
+            " written as %3A %2F %3F %23 %5B %5D %40"
+        )
+    return value
+
+
 def _collection(value: str) -> str:
     if not NAME.fullmatch(value):
         raise ValueError("must be 1 to 255 of A-Z a-z 0-9 _ . -")
     return value
+
+
+MongodbUri = Annotated[SecretStr | None, AfterValidator(_mongodb_uri)]
 
 
 class Settings(BaseSettings):
@@ -78,9 +95,9 @@ class Settings(BaseSettings):
     var_dir: Path = Path("var")
 
     # Database
-    mongodb_uri: SecretStr | None = None
+    mongodb_uri: MongodbUri = None
     mongodb_database: str | None = None
-    migrations_mongodb_uri: SecretStr | None = None
+    migrations_mongodb_uri: MongodbUri = None
     mongodb_max_pool: int | None = Field(None, ge=1, le=500)
     mongodb_timeout_ms: int = Field(5000, ge=100, le=60000)
 
@@ -124,7 +141,7 @@ class Settings(BaseSettings):
     cms_base_url: str | None = None
     cms_query: str | None = None
     cms_visible_statuses: Annotated[tuple[str, ...], NoDecode] = ()
-    cms_mongodb_uri: SecretStr | None = None
+    cms_mongodb_uri: MongodbUri = None
     cms_mongodb_database: str | None = None
     cms_mongodb_collection: str | None = None
     cms_field_id: str = "_id"
@@ -180,6 +197,9 @@ class Settings(BaseSettings):
             raise ValueError("missing: " + ", ".join(missing))
         if self.production and self.face_model == "auto":
             raise ValueError("FACE_MODEL=auto is for development; name a model in production")
+        secrets = [part.split(":")[1] for part in _split(self.aws_dialect_keys.get_secret_value())]
+        if self.production and any(len(secret) < 16 for secret in secrets):
+            raise ValueError("AWS_DIALECT_KEYS: in production a secret needs 16 characters")
         return self
 
     @property

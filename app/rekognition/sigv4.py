@@ -23,6 +23,7 @@ _STAMP = re.compile(r"\d{8}T\d{6}Z")
 _REGION = re.compile(r"[a-z0-9-]{1,64}")
 _PART = re.compile(r"\s*([A-Za-z]+)=([^,\s]*)\s*")
 _UNRESERVED = "-_.~"
+_MEANT = frozenset({"x-amz-date", "x-amz-target", "x-amz-security-token"})
 Headers = Sequence[tuple[bytes, bytes]]
 
 
@@ -139,11 +140,13 @@ def _check_clock(stamp: str, now: dt.datetime) -> None:
 
 
 def _check_coverage(headers: Headers, signed: Iterable[str]) -> None:
-    """What decides the request's meaning has to be signed."""
+    """What decides the request's meaning has to be signed.
+
+    Other X-Amz- headers need not be: some SDKs leave X-Amz-User-Agent out.
+    """
     names = {name.decode("latin-1").lower() for name, _ in headers}
-    needed = {"host"} | {name for name in names if name.startswith("x-amz-")}
-    if missing := sorted(needed - set(signed)):
-        raise WrongSignature(f"These headers must be signed: {', '.join(missing[:5])}.")
+    if missing := sorted((_MEANT & names | {"host"}) - set(signed)):
+        raise WrongSignature(f"These headers must be signed: {', '.join(missing)}.")
 
 
 def _value(headers: Headers, name: str) -> str | None:

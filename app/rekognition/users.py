@@ -10,6 +10,8 @@ from app.rekognition.call import Answer, Call, scale_of
 from faces.types import Vector
 
 Failure = dict[str, Any]
+MOST_OWN = 100
+"""A face is compared with so many of the user's, the best in quality."""
 
 
 def once(make: Callable[[Call], Answer]) -> Callable[[Call], Answer]:
@@ -60,49 +62,60 @@ def page(call: Call) -> Answer:
 
 
 def associate(call: Call) -> Answer:
-    """Gives faces to a user, each of which has to look like one of the user's.
+    """Gives faces to a user, each of which has to look like one that the user has by then.
 
-    For a user without faces the first one given is taken, and the others have to look like it.
-    Faces that the user has are left alone, and not told of.
+    To a user without faces the first one given goes, and the others have to look like what is
+    theirs by then. Faces that the user has are left alone, and not told of.
     """
     store, collection, user = call.parts.store, call.collection, call.given["UserId"]
     subject = store.subjects.get(collection, user)
     named = list(dict.fromkeys(call.given["FaceIds"]))
     found = store.faces_by_id(collection, named)
-    active = call.model
-    vectors = call.parts.finder.stored(collection, active, face_ids=named, limit=len(named))
-    known = list(call.parts.finder.stored(collection, active, subject_id=user).values())
-    curve, threshold = scale_of(active.key), call.given["UserMatchThreshold"]
-    taken: list[str] = []
     failed: list[Failure] = []
+    free: list[str] = []
     for face_id in named:
         face = found.get(face_id)
         if face is None:
             failed.append(_failure(face_id, "FACE_NOT_FOUND"))
-        elif face.subject_id == user:
-            continue
-        elif face.subject_id is not None:
+        elif face.subject_id is None:
+            free.append(face_id)
+        elif face.subject_id != user:
             failed.append(
                 _failure(face_id, "ASSOCIATED_TO_A_DIFFERENT_USER", UserId=face.subject_id)
             )
-        elif face_id not in vectors:
-            failed.append(_failure(face_id, "LOW_MATCH_CONFIDENCE", Confidence=0.0))
-        else:
-            best = _best(vectors[face_id], known)
-            if best is not None and best < curve.cosine(threshold):
-                likeness = round(curve.percent(best), 4)
-                failed.append(_failure(face_id, "LOW_MATCH_CONFIDENCE", Confidence=likeness))
-                continue
-            if best is None:
-                known.append(vectors[face_id])
-            taken.append(face_id)
+    taken, unlike = _alike(call, user, free)
     if taken:
         store.subjects.assign(collection, user, taken)
     return {
         "AssociatedFaces": [{"FaceId": face_id} for face_id in taken],
-        "UnsuccessfulFaceAssociations": failed,
+        "UnsuccessfulFaceAssociations": failed + unlike,
         "UserStatus": _status((subject.face_count or 0) + len(taken)),
     }
+
+
+def _alike(call: Call, user: str, free: Sequence[str]) -> tuple[list[str], list[Failure]]:
+    """Those of the faces that may become the user's, and the others with their confidence."""
+    collection, active, finder = call.collection, call.model, call.parts.finder
+    curve = scale_of(active.key)
+    least = curve.cosine(call.given["UserMatchThreshold"])
+    vectors = finder.stored(collection, active, face_ids=free, limit=len(free)) if free else {}
+    theirs = list(finder.stored(collection, active, subject_id=user, limit=MOST_OWN).values())
+    taken: set[str] = set()
+    waiting = [face_id for face_id in free if face_id in vectors]
+    if not theirs and waiting:
+        theirs.append(vectors[waiting[0]])
+    while fitting := [f for f in waiting if _best(vectors[f], theirs) >= least]:
+        taken.update(fitting)
+        theirs += [vectors[face_id] for face_id in fitting]
+        waiting = [face_id for face_id in waiting if face_id not in taken]
+    unlike = []
+    for face_id in free:
+        if face_id not in taken:
+            best = _best(vectors[face_id], theirs) if face_id in vectors else -1.0
+            unlike.append(
+                _failure(face_id, "LOW_MATCH_CONFIDENCE", Confidence=round(curve.percent(best), 4))
+            )
+    return [face_id for face_id in free if face_id in taken], unlike
 
 
 def disassociate(call: Call) -> Answer:
@@ -133,8 +146,8 @@ def disassociate(call: Call) -> Answer:
     }
 
 
-def _best(vector: Vector, known: Sequence[Vector]) -> float | None:
-    return max((float(vector @ other) for other in known), default=None)
+def _best(vector: Vector, known: Sequence[Vector]) -> float:
+    return max((float(vector @ other) for other in known), default=-1.0)
 
 
 def _failure(face_id: str, reason: str, **more: Any) -> Failure:

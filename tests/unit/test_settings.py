@@ -87,6 +87,41 @@ def test_secrets_do_not_show_when_settings_are_printed(monkeypatch: pytest.Monke
     assert digest not in text
 
 
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "mongodb://127.0.0.1:1/?directConnection=true",
+        "mongodb+srv://user:p%40ss@cluster0.abc.mongodb.net/likeness?retryWrites=true",
+        "mongodb://a.example:1,b.example:2,[::1]:3/db?replicaSet=rs0",
+        "mongodb://%2Ftmp%2Fmongodb-1.sock",
+    ],
+)
+def test_an_address_of_a_database_is_accepted(monkeypatch: pytest.MonkeyPatch, uri: str) -> None:
+    monkeypatch.setenv("MONGODB_URI", uri)
+    assert load().mongodb_uri is not None
+
+
+@pytest.mark.parametrize("name", ["MONGODB_URI", "MIGRATIONS_MONGODB_URI", "CMS_MONGODB_URI"])
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "canary",
+        "https://canary/",
+        "mongodb://u:canary@[::",
+        "mongodb://u:can@ry@h/",
+        "mongodb://u:c/anary@h/",
+    ],
+)
+def test_what_is_no_address_of_a_database_is_named_and_not_shown(
+    monkeypatch: pytest.MonkeyPatch, name: str, uri: str
+) -> None:
+    monkeypatch.setenv(name, uri)
+    with pytest.raises(ConfigError, match=f" {name}: must read mongodb://") as caught:
+        load()
+    assert "canary" not in caught.value.detail
+    assert "can@ry" not in caught.value.detail
+
+
 def test_lists_are_split_at_commas(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MEDIA_ALLOWED_HOSTS", "media.example, cdn.example:8443 ,")
     assert load().media_allowed_hosts == ("media.example", "cdn.example:8443")
@@ -117,9 +152,9 @@ def test_access_keys_of_the_dialect_are_checked_at_start(monkeypatch: pytest.Mon
     for wrong, message in {
         "AKONE:canary-1": "accessKeyId:secret:role",
         "AKONE:canary-1:owner": "accessKeyId:secret:role",
-        "A:canary-1:admin": "each accessKeyId",
+        "A B:canary-1:admin": "each accessKeyId",
         "AKONE:canary-1:admin,AKONE:canary-2:admin": "each accessKeyId",
-        "AKONE:canary:admin": "each secret",
+        "AKONE::admin": "each secret",
         "AKONE:canary-1:admin:one+a b": "each collection",
     }.items():
         monkeypatch.setenv("AWS_DIALECT_KEYS", wrong)
@@ -127,3 +162,7 @@ def test_access_keys_of_the_dialect_are_checked_at_start(monkeypatch: pytest.Mon
             load()
         assert message in error.value.detail
         assert "canary" not in error.value.detail
+    monkeypatch.setenv("APP_ENV", "production")
+    monkeypatch.setenv("AWS_DIALECT_KEYS", "AKONE:canary-1:admin")
+    with pytest.raises(ConfigError, match="16 characters"):
+        load()
