@@ -31,6 +31,7 @@ from faces.latefetch import LateFetcher
 from faces.leases import Holder
 from faces.models import files
 from faces.originals import Originals, folders_of
+from faces.pool import PoolWatch
 from faces.records import ActiveModel, StoredFace
 from faces.settings import Settings
 from faces.store import Store
@@ -206,7 +207,9 @@ def build(settings: Settings, metrics: Metrics, *, encoder_only: bool = False) -
     keys = check(settings)
     client, watch, store, finder = None, None, None, None
     if settings.mongodb_uri is not None and not encoder_only:
-        client = connect(settings, "web")
+        pool = PoolWatch()
+        client = connect(settings, "web", pool=pool)
+        _count_connections(metrics, pool, client)
         db = database(client, settings)
         watch, store = Watch(db), Store(db)
         finder = Finder(db, watch)
@@ -244,6 +247,17 @@ def build(settings: Settings, metrics: Metrics, *, encoder_only: bool = False) -
         _store=store,
         _watch=watch,
         _finder=finder,
+    )
+
+
+def _count_connections(metrics: Metrics, pool: PoolWatch, client: Client) -> None:
+    most = client.options.pool_options.max_pool_size
+    metrics.gauge("database_connections_open", "Connections of the pool.", lambda: pool.open)
+    metrics.gauge("database_connections_in_use", "Connections at work.", lambda: pool.in_use)
+    metrics.gauge("database_connections_max", "What the pool may grow to.", lambda: most or 0)
+    metrics.gauge("database_waiting", "Who waits for a connection.", lambda: pool.waiting)
+    metrics.gauge(
+        "database_refused", "How often nobody got a connection in time.", lambda: pool.refused
     )
 
 

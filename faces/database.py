@@ -28,6 +28,7 @@ from pymongo.errors import (
 from pymongo.read_concern import ReadConcern
 
 from faces.errors import ConfigError, Conflict, DatabaseUnavailable, InvalidRequest, StorageFull
+from faces.pool import PoolWatch
 from faces.settings import Settings
 
 Document: TypeAlias = dict[str, Any]
@@ -82,11 +83,14 @@ class Raced(PyMongoError):
     """Another writer changed the same object first; the transaction is to be run again."""
 
 
-def connect(settings: Settings, role: Role, *, deadline: bool = True) -> Client:
+def connect(
+    settings: Settings, role: Role, *, deadline: bool = True, pool: PoolWatch | None = None
+) -> Client:
     """A client that has not connected yet; the caller closes it.
 
     `w=majority` and reads from the primary, whatever the URI says. Without `deadline` it has no
-    `timeoutMS`: for change streams and long jobs. Raises ConfigError without a usable URI.
+    `timeoutMS`: for change streams and long jobs. `pool` counts its connections.
+    Raises ConfigError without a usable URI.
     """
     secret = settings.mongodb_uri
     if role == "migrations" and settings.migrations_mongodb_uri is not None:
@@ -108,6 +112,8 @@ def connect(settings: Settings, role: Role, *, deadline: bool = True) -> Client:
     }
     if deadline:
         options["timeoutMS"] = settings.mongodb_timeout_ms
+    if pool is not None:
+        options["event_listeners"] = [pool]
     try:
         return MongoClient(secret.get_secret_value(), **options)
     except (InvalidURI, ConfigurationError, ValueError, TypeError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import datetime as dt
 
 from fastapi import APIRouter, Depends, Request
 from starlette.responses import Response
@@ -12,6 +13,7 @@ from app.metrics import CONTENT_TYPE
 from app.readiness import readiness
 from app.schemas_service import Health, Readiness
 from app.wire import answer
+from faces import canary
 from faces.errors import LikenessError, NotFound
 
 router = APIRouter(tags=["health"])
@@ -57,5 +59,7 @@ def metrics(parts: ServicesDep) -> Response:
     if state.checks.get("database") == "ready":
         with contextlib.suppress(LikenessError):  # the other figures are worth having without
             latest = parts.store.jobs.page(LATEST_JOBS, None).items
-            parts.metrics.jobs(latest, worker=parts.store.presence.alive("worker"))
+            now = dt.datetime.now(dt.UTC)
+            parts.metrics.jobs(latest, worker=parts.store.presence.alive("worker"), now=now)
+            parts.metrics.index_lag(canary.last(parts.store.db), now)
     return Response(parts.metrics.text(), media_type=CONTENT_TYPE)
