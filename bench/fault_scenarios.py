@@ -119,7 +119,8 @@ def cuts(client: Client, chance: random.Random) -> None:
     thread = threading.Thread(target=cutting)
     thread.start()
     try:
-        for _ in range(4):
+        until = time.monotonic() + 8
+        while time.monotonic() < until:
             some_work(client, chance)
     finally:
         done.set()

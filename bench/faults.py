@@ -108,14 +108,14 @@ def _row(scenario: Scenario, client: Client, chance: random.Random) -> Outcome:
     began, took, wrong = time.monotonic(), 0.0, ""
     try:
         scenario.act(client, chance)
-        answers = dict(client.statuses)
+        answers, slowest = dict(client.statuses), client.slowest
         took = recovered(client)
         check(client)
     except Wrong as error:
-        wrong, answers = str(error), dict(client.statuses)
+        wrong, answers, slowest = str(error), dict(client.statuses), client.slowest
     said = ", ".join(f"{n} x {k}" for k, n in sorted(answers.items()) if not k.startswith("2"))
     seconds = time.monotonic() - began
-    return Outcome(scenario.name, wrong, seconds, took, client.slowest, said)
+    return Outcome(scenario.name, wrong, seconds, took, slowest, said)
 
 
 def _photos() -> dict[str, bytes]:
