@@ -44,10 +44,6 @@ _INDEXES: dict[str, list[dict[str, object]]] = {
     ],
     "likeness_crops": [{"key": {"collection": 1, "media_id": 1}, "name": "by_item"}],
     "likeness_models": [],
-    "likeness_aliases": [
-        {"key": {"collection": 1}, "name": "by_collection"},
-        {"key": {"at": 1}, "name": "old", "expireAfterSeconds": 30 * _DAY_S},
-    ],
 }
 
 

@@ -61,7 +61,7 @@ def step(name: str, *commands: Command, phase: str = "pre", breaking: str | None
 def test_a_plan_touches_nothing_and_up_sends_what_it_says(fresh: Db) -> None:
     plan = runner(fresh).plan()
     assert fresh.list_collection_names() == []
-    assert [s.name for s in plan.steps] == ["0001_pre_collections"]
+    assert [s.name for s in plan.steps] == ["0001_pre_collections", "0002_pre_aliases"]
     json.dumps([command for s in plan.steps for command in s.up()])
     up(fresh)
     assert set(OWN_COLLECTIONS) <= set(fresh.list_collection_names())
@@ -237,4 +237,4 @@ def test_the_first_model_is_chosen_once(fresh: Db) -> None:
     active = Store(fresh).active_model()
     assert active is not None
     assert (active.key, active.build, active.index) == (MODEL, "b1", INDEX)
-    assert fresh[MIGRATIONS].count_documents({}) == 1
+    assert fresh[MIGRATIONS].count_documents({}) == 2
