@@ -32,7 +32,7 @@ from faces.leases import Holder
 from faces.models import files
 from faces.originals import Originals, folders_of
 from faces.pool import PoolWatch
-from faces.records import ActiveModel, StoredFace
+from faces.records import ActiveModel, Item, StoredFace
 from faces.settings import Settings
 from faces.store import Store
 from faces.watch import Watch
@@ -48,7 +48,7 @@ FETCH_QUEUE = 8
 FETCH_SECONDS = 10.0
 PART_SECONDS = 1.0
 INDEX_LAG = dt.timedelta(seconds=5)
-"""A face that was written longer ago counts as searchable."""
+"""An item that was written longer ago counts as searchable."""
 BUDGET_PICTURES = 4
 
 NO_DATABASE = (
@@ -127,15 +127,20 @@ class Services:
         state = self._watch.index_state(active.index) if active else None
         return state is not None and state.status in ("PENDING", "BUILDING")
 
-    def searchable(self, faces: Sequence[StoredFace]) -> bool:
-        """Whether the vector index holds these faces, as far as is known without asking it."""
-        if self._watch is None:
+    def searchable(self, item: Item, faces: Sequence[StoredFace]) -> bool:
+        """Whether a search can find these faces of an item, as far as is known without asking.
+
+        A replaced picture keeps its faces' ids and gives them new vectors: what counts is when the
+        item was last written, and that the index follows. Without a face nothing can be found.
+        """
+        if self._watch is None or not faces or item.hidden:
             return False
-        state = self._watch.index_state(self._watch.require_active().index)
+        active = self._watch.require_active()
+        state = self._watch.index_state(active.index)
+        if state is None or not state.queryable or state.status == "STALE":
+            return False
         old = dt.datetime.now(dt.UTC) - INDEX_LAG
-        return (
-            state is not None and state.queryable and all(face.created_at < old for face in faces)
-        )
+        return item.updated_at < old and all(active.key in face.models for face in faces)
 
     def shrink(self, data: bytes, gone: threading.Event) -> bytes:
         """A thumbnail of a picture; works without a model, too."""

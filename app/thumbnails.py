@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
@@ -25,21 +26,23 @@ class Thumbnails:
         self._kept: OrderedDict[str, bytes] = OrderedDict()
         self._size = 0
 
-    def of(self, item: Item, crop: bytes | None, shrink: Shrink) -> bytes:
-        """The thumbnail of an item, from its source, or else its kept crop. Raises NotFound.
+    def of(self, item: Item, crop: bytes | None, shrink: Shrink) -> tuple[bytes, bool]:
+        """The thumbnail of an item, and whether it may be kept. Raises NotFound.
 
-        What the source holds now may be another picture than the one indexed; the reconciler
-        will notice, a thumbnail need not.
+        From its source, or else its kept crop. What the source holds now may be another picture
+        than the one indexed: that is shown only where there is no crop, and never kept, as the
+        reconciler will notice the change and give the item another picture id.
         """
         image_id = item.image_id or ""
         with self._lock:
             kept = self._kept.get(image_id)
             if kept is not None:
                 self._kept.move_to_end(image_id)
-                return kept
+                return kept, True
         data = self._originals.read(item, max_bytes=self._max_bytes)
         made = None
-        if data is not None:
+        same = data is not None and hashlib.sha256(data).hexdigest() == item.sha256
+        if data is not None and (same or crop is None):
             try:
                 made = shrink(data)
             except Busy:
@@ -50,9 +53,10 @@ class Thumbnails:
         if made is None:
             if crop is None:
                 raise NotFound("The picture cannot be read from here, and no crop of it is kept.")
-            return crop
-        self._keep(image_id, made)
-        return made
+            return crop, data is None
+        if same:
+            self._keep(image_id, made)
+        return made, same
 
     def forget(self, image_id: str) -> None:
         """Drop a picture's thumbnail."""

@@ -30,8 +30,10 @@ from faces.watch import Watch
 SUBJECT_FACES = 5
 """A subject is searched by so many of its faces, the best in quality."""
 _SIZE_FOR_S = 10.0
-_SLACK = 10
-"""Rows fetched beyond the limit, as some are dropped by what their documents say now."""
+_SLACK = 3
+"""Rows fetched beyond the limit, as some are dropped by what their documents say now.
+
+Where more are dropped another round makes up for it."""
 
 
 class Finder:

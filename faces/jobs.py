@@ -13,9 +13,20 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from pymongo import ReturnDocument
+from pymongo.errors import DuplicateKeyError
 
 from faces import cursors, documents
-from faces.database import JOB_FAILURES, JOBS, Db, Document, Session, translate
+from faces.database import (
+    JOB_FAILURES,
+    JOBS,
+    LEASES,
+    Db,
+    Document,
+    Raced,
+    Session,
+    in_transaction,
+    translate,
+)
 from faces.errors import Conflict, NotFound
 from faces.leases import Holder
 from faces.presence import WORKER, Presence
@@ -73,6 +84,39 @@ class Jobs:
         if claimed is None:
             raise Conflict("The job could not be made: try again.")
         return claimed
+
+    def start(self, kind: str, collection: str | None, *, dry_run: bool = False) -> str:
+        """The id of the unfinished job of this kind, else of a new one.
+
+        Of any number of callers at once, in any processes, one makes the job and all get its id.
+        """
+        door = f"start/{kind}/{collection or ''}/{dry_run}"
+        query: Document = {
+            "kind": kind,
+            "state": {"$in": ["queued", "running"]},
+            "cancelling": False,
+            "params.dry_run": True if dry_run else {"$ne": True},
+        }
+        if collection is not None:
+            query["collection"] = collection
+
+        def work(session: Session) -> str:
+            # Whoever starts the same writes this first: of two at once, one has to begin anew.
+            try:
+                self._db[LEASES].update_one(
+                    {"_id": door},
+                    {"$set": {"kind": "start"}, "$inc": {"count": 1}},
+                    upsert=True,
+                    session=session,
+                )
+            except DuplicateKeyError as error:
+                raise Raced from error
+            found = self._db[JOBS].find_one(query, {"_id": 1}, sort=[("_id", 1)], session=session)
+            if found is not None:
+                return str(found["_id"])
+            return self.enqueue(kind, collection, {"dry_run": dry_run}, session=session)
+
+        return in_transaction(self._db, work)
 
     def get(self, job_id: str, collections: Collection[str] | None = None) -> Job:
         """One job. Raises NotFound, also when it is of none of `collections`."""

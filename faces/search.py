@@ -30,6 +30,17 @@ FILTER_FIELDS = (
     "facets",
 )
 
+ROW_FIELDS = (
+    "collection",
+    "media_id",
+    "image_id",
+    "subject_id",
+    "hidden",
+    "box",
+    "metadata",
+)
+"""What a search reads of a face; never its vectors."""
+
 
 @dataclass(frozen=True, slots=True)
 class SearchRequest:
@@ -135,8 +146,7 @@ def pipeline(stage: dict[str, Any], request: SearchRequest) -> list[dict[str, An
     leaving = {"collection": name, "state": {"$in": ["erasing", "deleting"]}}
     return [
         stage,
-        {"$unset": "embeddings"},
-        {"$set": {"score": {"$meta": "vectorSearchScore"}}},
+        {"$project": {**dict.fromkeys(ROW_FIELDS, 1), "score": {"$meta": "vectorSearchScore"}}},
         {
             "$unionWith": {
                 "coll": COLLECTIONS,

@@ -25,8 +25,10 @@ META_NOT_AVAILABLE = 40218
 
 # Documents of these stages are new ones: what was known about their sources ends here.
 _FORGETTING = ("$group", "$bucket", "$bucketAuto", "$sortByCount", "$count", "$facet")
-# Up to so many documents are found at once and then put in order.
+# Up to so many documents are found at once and then put in order; giving each its score as well is
+# dearer than to look them up one by one (20 documents: 3.0 against 1.9 ms).
 _LIST_UP_TO = 24
+_LIST_SCORED_UP_TO = 4
 
 
 def ours(stage: Mapping[str, Any]) -> bool:
@@ -83,7 +85,7 @@ def _last_reader(rest: Pipeline) -> int:
 
 
 def _ranked(hits: Sequence[Hit], collection: str, *, score: bool) -> Pipeline:
-    if len(hits) > _LIST_UP_TO:
+    if len(hits) > (_LIST_SCORED_UP_TO if score else _LIST_UP_TO):
         return _fetched(hits, collection, score=score)
     ids = [identity for identity, _ in hits]
     stages: Pipeline = [{"$match": {"_id": {"$in": ids}}}]

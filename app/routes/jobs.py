@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Path
+from fastapi import APIRouter, Depends, Header, Path
 from starlette.responses import Response
 
 from app.bodies import Incoming, Shape
@@ -12,7 +12,7 @@ from app.deps import IndexCaller, PagingDep, SearchCaller, ServicesDep, body
 from app.forms import JobForm
 from app.routes.collections import accepted
 from app.schemas_service import Job, JobAccepted, JobFailure
-from app.wire import Page, answer
+from app.wire import Page, answer, unless_known
 from faces.errors import Forbidden
 
 router = APIRouter(tags=["jobs"])
@@ -32,20 +32,24 @@ def start_job(
         parts.store.collection(caller.enter(form.collection))
     elif caller.collections is not None:
         raise Forbidden("This key is bound to collections: name one of them as `collection`.")
-    active = parts.store.jobs.active(form.kind, form.collection)
-    if active is not None and active.params.get("dry_run", False) == form.dry_run:
-        return accepted(active.job_id)
-    params = {"dry_run": form.dry_run}
-    return accepted(parts.store.jobs.enqueue(form.kind, form.collection, params))
+    return accepted(parts.store.jobs.start(form.kind, form.collection, dry_run=form.dry_run))
 
 
-@router.get("/v1/jobs", response_model=Page[Job])
-def list_jobs(parts: ServicesDep, caller: SearchCaller, paging: PagingDep) -> Response:
+@router.get(
+    "/v1/jobs",
+    response_model=Page[Job],
+    responses={304: {"description": "Nothing has changed since the ETag of `If-None-Match`."}},
+)
+def list_jobs(
+    parts: ServicesDep,
+    caller: SearchCaller,
+    paging: PagingDep,
+    if_none_match: Annotated[str | None, Header(description="The ETag of an answer.")] = None,
+) -> Response:
     """The jobs, newest first."""
     page = parts.store.jobs.page(paging.limit, paging.cursor, caller.collections)
-    return answer(
-        Page[Job](items=[Job.of(job) for job in page.items], next_cursor=page.next_cursor)
-    )
+    jobs = [Job.of(job) for job in page.items]
+    return unless_known(Page[Job](items=jobs, next_cursor=page.next_cursor), if_none_match)
 
 
 @router.get("/v1/jobs/{job_id}", response_model=Job)

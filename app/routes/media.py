@@ -152,7 +152,7 @@ def _indexed(parts: Services, result: PutResult, model: str, timings: dict[str, 
         collection=item.collection,
         model=model,
         unchanged=result.unchanged,
-        searchable=parts.searchable(result.faces),
+        searchable=parts.searchable(item, result.faces),
         faces=[
             IndexedFace(
                 face_id=face.face_id,

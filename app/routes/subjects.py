@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query
 from starlette.responses import Response
@@ -30,6 +30,9 @@ CHANGE = Shape(SubjectChange)
 FACES = Shape(FaceIds)
 ALL = "/v1/collections/{collection}/subjects"
 ONE = ALL + "/{subject_id}"
+LATER: dict[int | str, dict[str, Any]] = {
+    202: {"model": JobAccepted, "description": "More than 500 faces: a job does it."}
+}
 
 
 @router.post(ALL, response_model=Subject, status_code=201)
@@ -95,7 +98,7 @@ def change_subject(
 @router.delete(
     ONE,
     response_model=SubjectDeleted,
-    responses={202: {"model": JobAccepted, "description": "More than 500 faces: a job does it."}},
+    responses=LATER,
 )
 def delete_subject(
     parts: ServicesDep, caller: IndexCaller, collection: CollectionPath, subject_id: SubjectPath
@@ -127,7 +130,7 @@ def list_subject_media(
     )
 
 
-@router.post(ONE + "/faces", response_model=Assigned)
+@router.post(ONE + "/faces", response_model=Assigned, responses=LATER)
 def assign_faces(
     parts: ServicesDep,
     caller: IndexCaller,
@@ -135,14 +138,14 @@ def assign_faces(
     subject_id: SubjectPath,
     incoming: Annotated[Incoming[FaceIds], Depends(body(FACES))],
 ) -> Response:
-    """Give faces to a person, also faces that another person had."""
-    count = parts.store.subjects.assign(
-        caller.enter(collection), subject_id, incoming.form.face_ids
-    )
-    return answer(Assigned(subject_id=subject_id, faces_assigned=count))
+    """Give faces to a person, also faces that another person had; above 500 as a job."""
+    done = parts.store.subjects.assign(caller.enter(collection), subject_id, incoming.form.face_ids)
+    if isinstance(done, str):
+        return accepted(done)
+    return answer(Assigned(subject_id=subject_id, faces_assigned=done))
 
 
-@router.delete(ONE + "/faces", response_model=Unassigned)
+@router.delete(ONE + "/faces", response_model=Unassigned, responses=LATER)
 def unassign_faces(
     parts: ServicesDep,
     caller: IndexCaller,
@@ -150,11 +153,13 @@ def unassign_faces(
     subject_id: SubjectPath,
     incoming: Annotated[Incoming[FaceIds], Depends(body(FACES))],
 ) -> Response:
-    """Take faces from a person; faces that are not theirs are left alone."""
-    count = parts.store.subjects.unassign(
+    """Take faces from a person; faces that are not theirs are left alone. Above 500 as a job."""
+    done = parts.store.subjects.unassign(
         caller.enter(collection), subject_id, incoming.form.face_ids
     )
-    return answer(Unassigned(subject_id=subject_id, faces_unassigned=count))
+    if isinstance(done, str):
+        return accepted(done)
+    return answer(Unassigned(subject_id=subject_id, faces_unassigned=done))
 
 
 @router.post(ONE + "/rejections", response_model=Rejected)

@@ -1,0 +1,73 @@
+"""The rounds of one search, where the index lags behind the documents."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from faces.database import FACES
+from faces.finder import _OneSearch
+from faces.records import ActiveModel
+from faces.search import SearchRequest
+from tests.faces_made import MODEL, vector
+
+ACTIVE = ActiveModel(MODEL, "b1", "i")
+
+
+class Lagging:
+    """Faces f0, f1, … by falling similarity; the index does not know yet which are gone."""
+
+    def __init__(self, size: int, gone: set[int], hidden: set[int] = frozenset()) -> None:  # type: ignore[assignment]
+        self.size, self.gone, self.hidden = size, gone, hidden
+        self.commands: list[int] = []
+
+    def aggregate(self, stages: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        limit = stages[0]["$vectorSearch"]["limit"]
+        self.commands.append(limit)
+        rows = [self.row(number) for number in range(self.size)[:limit] if number not in self.gone]
+        return [*rows, {"scope": "collection"}]
+
+    def row(self, number: int) -> dict[str, Any]:
+        return {
+            "_id": f"f{number:03}", "media_id": f"m{number}", "image_id": "i",
+            "collection": "c", "subject_id": None, "hidden": number in self.hidden,
+            "score": 0.99 - number / 10_000, "box": {"x": 0, "y": 0, "width": 1, "height": 1},
+        }
+
+
+def run(faces: Lagging, known: int, **request: Any) -> tuple[list[str], bool]:
+    one = _OneSearch(
+        {FACES: faces},  # type: ignore[arg-type]
+        SearchRequest("c", **request),
+        ACTIVE,
+        own={},
+        rejected=frozenset(),
+        exact=True,
+        size=known,
+    )
+    matches, complete = one.run(vector(1))
+    return [match.face_id for match in matches][: request.get("limit", 10)], complete
+
+
+@pytest.mark.parametrize("fault", ["gone", "hidden"])
+def test_what_is_no_longer_there_does_not_shorten_the_answer(fault: str) -> None:
+    dropped = set(range(30))
+    faces = Lagging(100, dropped) if fault == "gone" else Lagging(100, set(), dropped)
+    found, complete = run(faces, 100)
+    assert found == [f"f{number:03}" for number in range(30, 40)]
+    assert complete
+    assert len(faces.commands) == 2
+
+
+def test_a_collection_that_holds_no_more_is_asked_once() -> None:
+    faces = Lagging(5, set())
+    assert run(faces, 5) == ([f"f{number:03}" for number in range(5)], True)
+    assert len(faces.commands) == 1
+
+
+def test_what_lies_below_the_threshold_is_not_looked_for() -> None:
+    faces = Lagging(100, {1, 2})
+    found, _ = run(faces, 100, min_similarity=0.9795)
+    assert found == ["f000"]
+    assert len(faces.commands) == 1
