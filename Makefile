@@ -50,8 +50,11 @@ bench-peers: .venv/.stamp
 	@$(PY) -m faces.models fetch facenet128 facenet128-int8 --samples
 	@exec $(PY) -m bench run encode --json var/bench-peers.json
 
-# Drives Debian's chromium; says what to install where there is none.
+# Drives Debian's chromium and audits every state with axe-core, which npm installs below var/ui.
 test-ui: .venv/.stamp
+	@command -v npm >/dev/null || { echo "make test-ui: npm was not found. Install Node.js with npm (Debian, Ubuntu: nodejs and npm): it fetches axe-core, which audits the page." >&2; exit 1; }
+	@mkdir -p var/ui && cp tests/ui/package.json tests/ui/package-lock.json var/ui/
+	@npm ci --prefix var/ui --no-audit --no-fund --silent
 	@$(PY) -m faces.models fetch facenet128 facenet128-int8 --samples
 	@$(PY) -m pytest -m browser tests/ui
 

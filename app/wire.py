@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import hashlib
 from typing import Annotated, Generic, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, PlainSerializer
@@ -93,6 +94,19 @@ class Page(Wire, Generic[T]):
 
 
 Problem.model_rebuild()
+
+
+def unless_known(model: BaseModel, known: str | None) -> Response:
+    """The model as a JSON response with an ETag; 304 without a body for who has it already.
+
+    `known` is the request's If-None-Match.
+    """
+    body = model.model_dump_json().encode()
+    etag = f'"{hashlib.sha256(body).hexdigest()[:32]}"'
+    had = {one.strip().removeprefix("W/") for one in (known or "").split(",")}
+    if etag in had or "*" in had:
+        return Response(status_code=304, headers={"etag": etag})
+    return Response(body, media_type="application/json", headers={"etag": etag})
 
 
 def answer(model: BaseModel, status: int = 200, **headers: str) -> Response:

@@ -22,7 +22,9 @@ from app.problems import status_of
 from app.readiness import readiness
 from app.routes.search import run
 from app.schemas import Found
+from app.schemas_service import Readiness
 from app.services import Services
+from app.wire import answer
 from faces.errors import ImageError, LikenessError, NotFound, Unauthorized
 from faces.models import cards
 
@@ -75,6 +77,12 @@ class _Photo:
 def page(parts: ServicesDep) -> Response:
     """The page; a browser with scripts reads the query string itself."""
     return _page(parts, PageForm())
+
+
+@router.get("/state", response_model=Readiness)
+def state(parts: ServicesDep) -> Response:
+    """What `/readyz` says, always with 200: a page that asks is no health check that failed."""
+    return answer(readiness(parts))
 
 
 @router.post("/")
@@ -151,7 +159,7 @@ def _match(parts: Services, client: Client, match: Any, *, thumbnail: bool) -> d
     if thumbnail:
         try:
             item, crop = parts.store.picture(match.collection, match.image_id)
-            jpeg = parts.thumbnails.of(item, crop, lambda data: parts.shrink(data, client.gone))
+            jpeg, _ = parts.thumbnails.of(item, crop, lambda data: parts.shrink(data, client.gone))
             source = _data_uri(jpeg)
         except (NotFound, ImageError):
             source = None

@@ -35,11 +35,29 @@ export async function api(method, path, body, signal) {
     options.body = JSON.stringify(body);
     options.headers = headers({ "Content-Type": "application/json" });
   }
-  const response = await fetch(path, options);
+  const response = await reach(path, options);
   const isJson = (response.headers.get("content-type") ?? "").includes("json");
   const data = isJson ? await response.json() : {};
   if (!response.ok) throw new ApiError(response.status, data);
   return data;
+}
+
+// A request for what is asked again and again: { data, etag }, or null when nothing has changed.
+export async function poll(path, etag) {
+  const response = await reach(path, { headers: headers(etag ? { "If-None-Match": etag } : {}) });
+  if (response.status === 304) return null;
+  const data = await response.json();
+  if (!response.ok) throw new ApiError(response.status, data);
+  return { data, etag: response.headers.get("etag") };
+}
+
+async function reach(path, options) {
+  try {
+    return await fetch(path, options);
+  } catch (error) {
+    if (error.name === "AbortError") throw error;
+    throw new ApiError(0, { detail: "The service did not answer. Is it still running?" });
+  }
 }
 
 // A thumbnail. With a key it cannot be a plain `src`: an <img> sends no headers.

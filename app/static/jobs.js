@@ -1,51 +1,67 @@
 // The jobs panel: what runs, how far it is, what failed; start and cancel.
 
-import { api } from "./api.js";
+import { api, ApiError, poll } from "./api.js";
 import { ask, button, element } from "./dom.js";
 
 const panel = document.getElementById("jobs");
 const list = document.getElementById("job-list");
 const note = document.getElementById("jobs-note");
 let started = false;
-let before = "";
+let seen = { data: { items: [] }, etag: null };
 
 export function startJobs() {
   if (started) return;
   started = true;
-  document.getElementById("backfill").addEventListener("click", startBackfill);
-  poll();
-}
-
-async function startBackfill() {
-  try {
+  document.getElementById("backfill").addEventListener("click", () => act(async () => {
     await api("POST", "/v1/jobs", { kind: "backfill" });
     note.textContent = "Started.";
+  }));
+  watch();
+}
+
+// What a button does; what goes wrong is said beside them.
+async function act(work) {
+  note.textContent = "";
+  try {
+    await work();
     await refresh();
   } catch (error) {
+    if (!(error instanceof ApiError)) throw error;
     note.textContent = error.message;
   }
 }
 
-async function poll() {
+async function watch() {
   let busy = false;
   try {
     busy = await refresh();
   } catch (error) {
+    if (!(error instanceof ApiError)) throw error;
     panel.hidden = error.status === 401 || error.status === 403;
   }
-  setTimeout(poll, busy ? 2000 : 10_000);
+  setTimeout(watch, busy ? 2000 : 10_000);
 }
 
 async function refresh() {
-  const page = await api("GET", "/v1/jobs?limit=10");
-  panel.hidden = false;
-  const text = JSON.stringify(page.items);
-  if (text !== before) {
-    before = text;
-    list.replaceChildren(...page.items.map(entry));
-    if (!page.items.length) list.append(element("li", { textContent: "No jobs yet." }));
+  const news = await poll("/v1/jobs?limit=10", seen.etag);
+  if (news) {
+    seen = news;
+    draw(news.data.items);
   }
-  return page.items.some((job) => ["queued", "running", "stalled"].includes(job.state));
+  return seen.data.items.some(underway);
+}
+
+function underway(job) {
+  return ["queued", "running", "stalled"].includes(job.state);
+}
+
+// Who is at a button of the list with the keyboard stays there.
+function draw(jobs) {
+  panel.hidden = false;
+  const at = list.contains(document.activeElement) ? document.activeElement.dataset.act : null;
+  list.replaceChildren(...jobs.map(entry));
+  if (!jobs.length) list.append(element("li", { textContent: "No jobs yet." }));
+  if (at) (list.querySelector(`[data-act="${at}"]`) ?? document.getElementById("backfill")).focus();
 }
 
 function entry(job) {
@@ -60,16 +76,24 @@ function entry(job) {
   }
   const facts = [`${job.done}${job.total ? ` of ${job.total}` : ""} done`, `${job.faces} faces`];
   if (job.failed) facts.push(`${job.failed} failed`);
-  if (job.eta_s) facts.push(`about ${Math.ceil(job.eta_s / 60)} min left`);
+  if (job.eta_s) facts.push(`about ${left(job.eta_s)} left`);
   if (job.last_error) facts.push(job.last_error);
   item.append(element("p", { className: "hint", textContent: facts.join(" · ") }));
   const row = element("p", { className: "row" });
-  if (["queued", "running", "stalled"].includes(job.state)) {
-    row.append(button("Cancel", () => api("POST", `/v1/jobs/${job.job_id}/cancel`).then(refresh, (error) => { note.textContent = error.message; })));
-  }
-  if (job.failed) row.append(button("Show failures", () => failures(job)));
+  const add = (name, text, work) => {
+    const press = button(text, () => act(work));
+    press.dataset.act = `${name}-${job.job_id}`;
+    press.setAttribute("aria-label", `${text}: ${job.kind}${where}`);
+    row.append(press);
+  };
+  if (underway(job)) add("cancel", "Cancel", () => api("POST", `/v1/jobs/${job.job_id}/cancel`));
+  if (job.failed) add("failures", "Show failures", () => failures(job));
   if (row.children.length) item.append(row);
   return item;
+}
+
+function left(seconds) {
+  return seconds < 90 ? `${Math.ceil(seconds)} s` : `${Math.ceil(seconds / 60)} min`;
 }
 
 async function failures(job) {

@@ -34,7 +34,12 @@ class Page:
             [
                 *("bash", "-c", script, "browser", program),
                 *("--headless=new", "--no-sandbox", "--disable-gpu", "--remote-debugging-pipe"),
-                *("--no-first-run", "--disable-extensions", "--disable-dev-shm-usage"),
+                *(
+                    "--no-first-run",
+                    "--hide-scrollbars",
+                    "--disable-extensions",
+                    "--disable-dev-shm-usage",
+                ),
                 f"--user-data-dir={self._profile.name}",
                 f"--window-size={width},{height}",
                 "about:blank",
@@ -151,6 +156,18 @@ class Page:
             deviceScaleFactor=1,
             mobile=False,
         )
+
+    def audit(self, axe: str) -> list[str]:
+        """What axe-core, whose source this is, finds serious or critical, with where it is."""
+        if not self.run("'axe' in window"):
+            self.run(axe)
+        found = self.run(
+            "axe.run(document, {resultTypes: ['violations']}).then((all) => all.violations"
+            ".filter((one) => ['serious', 'critical'].includes(one.impact))"
+            ".map((one) => one.id + ': ' + one.help + ' at '"
+            " + one.nodes.map((node) => node.target.join(' ')).join(', ')))"
+        )
+        return [str(one) for one in found]
 
     def dark(self, on: bool) -> None:
         feature = {"name": "prefers-color-scheme", "value": "dark" if on else "light"}

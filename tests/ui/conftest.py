@@ -1,4 +1,4 @@
-"""The services of the API's tests, and a browser."""
+"""The services of the API's tests, a browser, and the audit of what it shows."""
 
 from __future__ import annotations
 
@@ -17,7 +17,18 @@ from tests.contract.api.conftest import (  # the fixtures of the API's tests
 from tests.ui.browser import Page
 
 __all__ = ["gallery", "migrated", "probes", "service", "start"]
-SHOTS = Path(__file__).resolve().parents[2] / "var" / "screenshots"
+VAR = Path(__file__).resolve().parents[2] / "var"
+SHOTS = VAR / "screenshots"
+AXE = VAR / "ui" / "node_modules" / "axe-core" / "axe.min.js"
+DRAWN = "[...document.querySelectorAll('img')].every((i) => i.complete || i.loading === 'lazy')"
+
+
+@pytest.fixture(scope="session")
+def axe() -> str:
+    """The source of axe-core."""
+    if not AXE.exists():
+        pytest.fail("axe-core is not there: `make test-ui` installs it with npm")
+    return AXE.read_text()
 
 
 @pytest.fixture
@@ -31,6 +42,14 @@ def page() -> Iterator[Page]:
 
 
 @pytest.fixture
-def shot(page: Page) -> Callable[[str], None]:
-    """Keeps a screenshot under var/screenshots."""
-    return lambda name: page.screenshot(SHOTS / f"{name}.png")
+def shot(page: Page, axe: str) -> Callable[[str], None]:
+    """Audits what is shown, light and dark, and keeps screenshots under var/screenshots."""
+
+    def take(name: str) -> None:
+        page.until(DRAWN)
+        for scheme, ending in ((True, "-dark"), (False, "")):
+            page.dark(scheme)
+            assert page.audit(axe) == [], f"{name}{ending}"
+            page.screenshot(SHOTS / f"{name}{ending}.png")
+
+    return take

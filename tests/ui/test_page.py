@@ -1,7 +1,9 @@
-"""The page in a real browser."""
+"""Finding photos on the page, in a real browser."""
 
 from __future__ import annotations
 
+import base64
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,6 +20,7 @@ RESULTS = "document.querySelectorAll('#answer .match').length"
 VIEW = "document.getElementById('results').dataset.view === '{}'"
 LOADED = "[...document.querySelectorAll('#gallery img')].every((i) => i.complete)"
 STATUS = "document.getElementById('status').textContent"
+TITLE = "document.getElementById('results-title').textContent"
 
 
 def test_a_photo_from_the_disk_finds_the_person(
@@ -35,6 +38,29 @@ def test_a_photo_from_the_disk_finds_the_person(
     assert page.run("document.querySelectorAll('rect.searched').length") == 1
     assert page.run("document.querySelector('.face-button').offsetWidth") >= 24
     shot("results")
+
+
+@pytest.mark.parametrize("kind", ["drop", "paste"])
+def test_a_photo_is_dropped_or_pasted(
+    page: Page, service: Service, probes: dict[str, Path], kind: str
+) -> None:
+    page.open(service.url)
+    page.until(VIEW.format("gallery"))
+    data = base64.b64encode(probes["elton_john"].read_bytes()).decode()
+    page.run(
+        f"(() => {{ const bytes = Uint8Array.from(atob({json.dumps(data)}), (c) => c.charCodeAt());"
+        "const carried = new DataTransfer();"
+        "carried.items.add(new File([bytes], 'photo.jpg', {type: 'image/jpeg'}));"
+        "document.body.dispatchEvent("
+        + {
+            "drop": "new DragEvent('drop', {bubbles: true, cancelable: true, "
+            "dataTransfer: carried})",
+            "paste": "new ClipboardEvent('paste', {bubbles: true, clipboardData: carried})",
+        }[kind]
+        + ") })()"
+    )
+    page.until(VIEW.format("photo") + f" && {RESULTS} > 0")
+    assert "elton_john" in page.run("document.querySelector('#answer .match strong').textContent")
 
 
 def test_each_face_of_a_group_is_a_button(
@@ -56,12 +82,16 @@ def test_each_face_of_a_group_is_a_button(
     shot("group")
 
 
-def test_links_and_the_back_button_lead_where_they_say(page: Page, service: Service) -> None:
+def test_links_and_the_back_button_lead_where_they_say(
+    page: Page, service: Service, shot: Shot
+) -> None:
     page.open(f"{service.url}/?limit=3&min_similarity=-1")
     page.until(VIEW.format("gallery"))
     page.click("#gallery button")
     page.until(VIEW.format("media") + f" && {RESULTS} === 3")
     assert "media_id=" in page.run("location.search")
+    assert page.run("document.querySelectorAll('#photo .face-button').length") >= 1
+    shot("photo")
     page.press("Similar")
     page.until(VIEW.format("face") + f" && {RESULTS} === 3")
     link = page.run("location.href")
@@ -75,25 +105,41 @@ def test_links_and_the_back_button_lead_where_they_say(page: Page, service: Serv
     assert page.run("document.getElementById('limit').value") == "3"
 
 
-def test_a_face_is_named_listed_and_unnamed(page: Page, service: Service, shot: Shot) -> None:
-    page.open(f"{service.url}/?min_similarity=-1&limit=1")
+def test_filters_are_in_the_link_and_go_back(page: Page, service: Service) -> None:
+    page.open(f"{service.url}/?min_similarity=-1&limit=5")
     page.until(VIEW.format("gallery"))
     page.click("#gallery button")
-    page.until(VIEW.format("media") + f" && {RESULTS} === 1")
-    page.press("Name")
-    page.until("document.getElementById('dialog').open")
-    page.type("Ada Lovelace")
-    shot("name")
-    page.key("Enter", 13, "\r")
-    page.until(f"{STATUS}.includes('Saved')")
-    page.press("All photos")
-    page.until("document.getElementById('results-title').textContent === 'Ada Lovelace'")
-    page.until("document.querySelectorAll('#gallery button').length === 1")
-    shot("person")
+    page.until(VIEW.format("media") + f" && {RESULTS} === 5")
+    page.run(
+        "(() => { const field = document.getElementById('taken_from'); field.value = '2030-01-01';"
+        "field.dispatchEvent(new Event('change', {bubbles: true})) })()"
+    )
+    page.until(f"{RESULTS} === 0")
+    assert "taken_from=2030-01-01" in page.run("location.search")
+    assert "media_id=" in page.run("location.search")
     page.run("history.back()")
-    page.until(VIEW.format("media") + f" && {RESULTS} === 1")
-    page.press("Not this person")
-    page.until(f"{STATUS}.includes('not that person')")
+    page.until(f"{RESULTS} === 5")
+    assert page.run("document.getElementById('taken_from').value") == ""
+    page.click("#one_per_media")
+    page.until("location.search.includes('one_per_media=1')")
+    page.open(page.run("location.href"))
+    page.until(VIEW.format("media") + f" && {RESULTS} === 5")
+    assert page.run("document.getElementById('one_per_media').checked")
+
+
+def test_back_leads_to_the_photo_that_was_searched_with(
+    page: Page, service: Service, probes: dict[str, Path]
+) -> None:
+    page.open(service.url)
+    page.upload("#image", probes["madonna"])
+    page.until(VIEW.format("photo") + f" && {RESULTS} > 0")
+    shown = page.run(STATUS)
+    page.press("Similar")
+    page.until(VIEW.format("face"))
+    page.run("history.back()")
+    page.until(VIEW.format("photo") + f" && {RESULTS} > 0")
+    assert page.run(STATUS) == shown
+    page.until("document.querySelector('#photo img').naturalWidth > 0")
 
 
 def test_the_keyboard_alone_is_enough(page: Page, service: Service) -> None:
@@ -105,10 +151,16 @@ def test_the_keyboard_alone_is_enough(page: Page, service: Service) -> None:
     page.key("Tab", 9)
     page.until("document.activeElement.closest('#gallery') !== null")
     page.key("Enter", 13, "\r")
-    page.until("document.querySelector('#photo img') !== null")
+    page.until(VIEW.format("media"))
     page.until("document.activeElement.id === 'results'")
     page.key("Tab", 9)
-    page.until("document.activeElement.textContent.startsWith('Find face')")
+    page.until("document.activeElement.getAttribute('aria-label') === 'Face 1'")
+    page.key("Enter", 13, "\r")
+    page.until("document.querySelector('.face-button').ariaPressed === 'true'")
+    page.until("document.querySelector('#photo .row button') !== null")
+    page.until("document.getElementById('results').getAttribute('aria-busy') === null")
+    page.key("Tab", 9)
+    page.until("document.activeElement.textContent === 'Similar'")
     page.key("Enter", 13, "\r")
     page.until("location.search.includes('face_id=')")
 
@@ -130,14 +182,30 @@ def test_a_key_is_asked_for_and_kept_in_memory_only(
     assert "a key" not in page.run(kept)
 
 
-def test_what_cannot_be_done_is_said_in_words(
-    page: Page, start: Start, service: Service, tmp_path: Path, shot: Shot
-) -> None:
+def test_a_service_that_is_off_says_so_in_words(page: Page, start: Start, shot: Shot) -> None:
     off = start(FACE_RECOGNITION_ENABLED="false")
     page.open(off.url)
     assert "switched off" in page.run("document.getElementById('health').textContent")
     shot("disabled")
-    page.complaints.clear()  # a refused request is on the console, as it should be
+
+
+def test_loading_is_explained_until_it_is_over(
+    page: Page, start: Start, migrated: dict[str, str], tmp_path: Path, shot: Shot
+) -> None:
+    awaited = tmp_path / "samples-are-there"
+    loading = start(**migrated, READY_FILE=str(awaited))
+    page.open(loading.url)
+    page.until("document.getElementById('health').textContent.includes('being indexed')")
+    shot("loading")
+    awaited.touch()
+    page.until("document.getElementById('health').textContent.includes('Ready')")
+
+
+def test_what_is_no_photo_or_shows_nobody_is_said_in_words(
+    page: Page, service: Service, tmp_path: Path, shot: Shot
+) -> None:
+    from PIL import Image
+
     page.open(service.url)
     path = tmp_path / "text.jpg"
     path.write_text("this is no photo")
@@ -145,19 +213,33 @@ def test_what_cannot_be_done_is_said_in_words(
     page.until("document.getElementById('status').classList.contains('error')")
     assert "JPEG" in page.run(STATUS)
     shot("unsupported")
+    page.complaints.clear()  # the browser itself tells its console of each refused request
+    path = tmp_path / "grey.png"
+    Image.new("RGB", (400, 300), "grey").save(path)
+    page.upload("#image", path)
+    page.until(f"{STATUS}.includes('No face') || {STATUS}.includes('0 faces')")
+    shot("no-face")
     page.complaints.clear()
+
+
+def test_an_empty_collection_says_so(page: Page, service: Service, shot: Shot) -> None:
+    with service.client() as client:
+        made = client.post("/v1/collections", json={"collection": "ui-empty"})
+        assert made.status_code == 201
+    page.open(f"{service.url}/?collection=ui-empty")
+    page.until(f"{STATUS}.includes('no photos yet')")
+    shot("empty")
 
 
 def test_it_fits_a_phone_and_a_dark_room(
     page: Page, service: Service, probes: dict[str, Path], shot: Shot
 ) -> None:
     page.resize(360, 740)
-    page.dark(True)
     page.open(service.url)
     page.upload("#image", probes["elton_john"])
     page.until(f"{RESULTS} > 0")
     assert page.run("document.documentElement.scrollWidth") <= 360
-    shot("phone-dark")
+    shot("phone")
     page.open(f"{service.url}/docs")
     assert page.run("document.documentElement.scrollWidth") <= 360
     shot("docs-phone")
@@ -195,4 +277,5 @@ def test_without_scripts_the_form_still_searches(
     page.key("Enter", 13, "\r")
     page.until("document.querySelectorAll('#answer .match img').length > 0")
     assert page.run("document.querySelectorAll('#photo rect').length") == 1
+    page.send("Emulation.setScriptExecutionDisabled", value=False)  # for the audit alone
     shot("no-scripts")
