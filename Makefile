@@ -6,15 +6,16 @@ PYTHON ?= python3.11
 PY := .venv/bin/python
 export PYTHONUNBUFFERED := 1
 
-.PHONY: faults help run test lint bench bench-peers dyno lock test-ui test-clients contract fuzz
+.PHONY: faults load help run test lint bench bench-peers dyno lock test-ui test-clients contract fuzz
 help:
 	@echo "make run    serve a searchable gallery (set-up included)"
 	@echo "make test   run every test that needs no browser, node or peer stack (set-up included)"
 	@echo "make lint   ruff, mypy and the import contracts"
 	@echo "make bench  measure speed and memory, print the table, write var/bench.json"
-	@echo "make test-ui, test-clients, contract, fuzz: what make test does not run"
+	@echo "make test-ui, test-clients, contract, fuzz, hostile: what make test does not run"
 	@echo "make dyno   build the slug, run it as the platform would, and hold it to the guide's figures"
 	@echo "make faults break the whole system in every listed way and check that nothing is lost [ONLY=… SEED=… MINUTES=…]"
+	@echo "make load   searches, uploads and a backfill at once for a minute: latencies, errors, memory [SECONDS=…]"
 	@echo "make lock   resolve and write the three hash-locked requirement files"
 
 .venv/.stamp: requirements-dev.txt
@@ -63,6 +64,11 @@ fuzz: .venv/.stamp
 	@$(PY) -m faces.models fetch facenet128 facenet128-int8 --samples
 	@exec $(PY) -m tests.contract.api.fuzz $(URL)
 
+# Every hostile input, one by one: status, code, time and memory of each. make hostile [URL=http://…]
+hostile: .venv/.stamp
+	@$(PY) -m faces.models fetch facenet128 facenet128-int8 --samples
+	@exec $(PY) -m tests.contract.api.attack $(URL)
+
 # boto3, the AWS CLI and the AWS SDK for JavaScript, unmodified, against the Rekognition dialect. They
 # are installed below var/clients and never deployed.
 test-clients: .venv/.stamp
@@ -78,6 +84,10 @@ test-clients: .venv/.stamp
 faults: .venv/.stamp
 	@$(PY) -m faces.models fetch --samples
 	@exec $(PY) -m bench faults $(if $(ONLY),--only "$(ONLY)") $(if $(SEED),--seed $(SEED)) $(if $(MINUTES),--minutes $(MINUTES))
+
+load: .venv/.stamp
+	@$(PY) -m faces.models fetch --samples
+	@exec $(PY) -m bench load $(if $(SECONDS),--seconds $(SECONDS))
 
 dyno: .venv/.stamp
 	@$(PY) -m faces.models fetch --samples

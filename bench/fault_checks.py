@@ -97,10 +97,11 @@ def _faces(client: Client) -> None:
     for key in client.system.listed:
         if len(by_item.get(key, [])) != 1:
             raise Wrong(f"{key}: {len(by_item.get(key, []))} faces of the CMS's picture, not 1")
-    back = client.gone & {face["_id"] for face in faces}
+    gone = client.gone
+    back = gone & {face["_id"] for face in faces}
     if back:
         raise Wrong(f"deleted or erased faces are back: {sorted(back)}")
-    crops = db.likeness_crops.count_documents({"_id": {"$in": sorted(client.gone)}})
+    crops = db.likeness_crops.count_documents({"_id": {"$in": sorted(gone)}})
     if crops:
         raise Wrong(f"{crops} crops of deleted or erased faces are left")
 

@@ -39,7 +39,8 @@ class Client:
         self.system = system
         self.photos = dict(photos)
         self.items: dict[str, Item] = {}
-        self.gone: set[str] = set()
+        self.erased: set[str] = set()
+        self.deleted: dict[str, set[str]] = {}
         self.subjects: dict[str, str] = {}
         self.maybe_subjects: set[str] = set()
         self.statuses: dict[str, int] = {}
@@ -85,6 +86,8 @@ class Client:
         """Whether the upload of a photo with one face was acknowledged."""
         item = self.items.setdefault(media_id, Item())
         self._note("put", media_id, photo)
+        # A face's id follows from its picture: the same one put again after its deletion has it.
+        self.deleted.pop(media_id, None)
         item.maybe.add(photo)
         status, body = self.call(
             "PUT", f"{BASE}/media/{media_id}", files={"image": ("p.jpg", self.photos[photo])}
@@ -116,7 +119,7 @@ class Client:
             return False
         self._note("acknowledged delete", media_id)
         if item.face:
-            self.gone.add(item.face)
+            self.deleted.setdefault(media_id, set()).add(item.face)
         item.sure, item.maybe, item.face = None, set(), None
         return True
 
@@ -149,7 +152,7 @@ class Client:
             item = self.items[media_id]
             assert item.face is not None
             assert item.sure is not None
-            self.gone.add(item.face)
+            self.erased.add(item.face)
             item.erased.add(item.sure)
             item.face = None
             del self.subjects[media_id]
@@ -188,6 +191,11 @@ class Client:
         if ended["state"] != "succeeded":
             raise Wrong(f"a backfill {ended['state']}: {ended.get('last_error')}")
         return ended
+
+    @property
+    def gone(self) -> set[str]:
+        """The ids of faces that may not be anywhere."""
+        return self.erased.union(*self.deleted.values())
 
     def sha(self, photo: str) -> str:
         """The SHA-256 of a photo, as stored."""

@@ -42,6 +42,8 @@ class Proxy:
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._thread.start()
         self.port = 0
+        self.struck = 0
+        """How often a fault met traffic."""
         self._call(self._listen())
 
     def set(self, kind: Kind, *, seconds: float = 0.0, count: int = 0) -> None:
@@ -87,6 +89,7 @@ class Proxy:
 
     async def _cut(self) -> None:
         for writer in list(self._open):
+            self.struck += 1
             _reset(writer)
 
     async def _close(self) -> None:
@@ -132,6 +135,7 @@ class Proxy:
         passed = 0
         with contextlib.suppress(OSError):
             while data := await reader.read(CHUNK):
+                self.struck += self._fault.kind not in ("none", "reset_after")
                 while (fault := self._fault).kind == "black_hole":
                     await self._changed.wait()
                 if fault.kind == "delay":
@@ -140,6 +144,7 @@ class Proxy:
                     self._tainted.add(client)
                     continue
                 if answers and fault.kind == "reset_after" and passed + len(data) > fault.count:
+                    self.struck += 1
                     writer.write(data[: max(0, fault.count - passed)])
                     _reset(client)
                     return

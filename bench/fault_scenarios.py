@@ -96,7 +96,7 @@ def network(
     proxy = client.system.database_proxy
     other_listing(client, chance)
     client.start("backfill")
-    until = time.monotonic() + seconds
+    until, struck = time.monotonic() + seconds, proxy.struck
     proxy.set(kind, seconds=how.get("pause", 0.0), count=int(how.get("count", 0)))
     try:
         while time.monotonic() < until:
@@ -104,6 +104,8 @@ def network(
             time.sleep(0.2)
     finally:
         proxy.heal()
+    if proxy.struck == struck:
+        raise Wrong("the fault met no traffic: this row shows nothing")
 
 
 def cuts(client: Client, chance: random.Random) -> None:
@@ -132,6 +134,7 @@ def media_fault(kind: Kind, client: Client, chance: random.Random, count: int = 
     before = {row["media_id"] for row in client.system.db.likeness_media.find({"source": "cms"})}
     fresh_listing(client, chance)
     proxy = client.system.media_proxy
+    struck = proxy.struck
     proxy.set(kind, count=count, seconds=0.05)
     try:
         job = client.start("backfill")
@@ -139,6 +142,8 @@ def media_fault(kind: Kind, client: Client, chance: random.Random, count: int = 
         some_work(client, chance)
     finally:
         proxy.heal()
+    if proxy.struck == struck and kind != "refuse":
+        raise Wrong("the fault met no traffic: this row shows nothing")
     if job is not None:
         client.wait(job, 120)
     gone = client.system.db.likeness_media.count_documents(
@@ -249,6 +254,62 @@ def holder_paused(client: Client, chance: random.Random) -> None:
     system.kill("second", TERM)
 
 
+def skewed_worker(client: Client, chance: random.Random) -> None:
+    """A second worker whose clock is an hour ahead beside the first; then it works alone."""
+    system = client.system
+    system.start_worker("second", ahead_s=3600)
+    fresh_listing(client, chance)
+    client.backfill()
+    person(client, chance)
+    fresh_listing(client, chance)
+    job = client.start("backfill")
+    system.kill("worker")
+    if job is not None:
+        client.wait(job, 120)
+    person(client, chance)
+    system.start_worker()
+    fresh_listing(client, chance)
+    client.backfill()
+    system.kill("second", TERM)
+
+
+def collection_struck(point: str, count: int, client: Client, chance: random.Random) -> None:
+    """The process that empties a collection ends at a point: the collection goes all the same."""
+    name = f"c-{chance.randrange(1_000_000)}"
+    if client.call("POST", "/v1/collections", json={"collection": name})[0] != 201:
+        raise Wrong("a collection could not be created")
+    for number in range(3):
+        data = client.photos[chance.choice(sorted(client.photos))]
+        url = f"/v1/collections/{name}/media/{number}"
+        if client.call("PUT", url, files={"image": ("p.jpg", data)})[0] != 201:
+            raise Wrong("an upload failed without a fault")
+    with client.system.strike("work", point, KILL, count) as reached:
+        status, body = client.call("DELETE", f"/v1/collections/{name}")
+        if status != 202:
+            raise Wrong(f"the deletion was answered {status}")
+        eventually(reached, f"the point was not reached: {point}", 30)
+    if client.call("GET", f"/v1/collections/{name}")[0] != 404:
+        raise Wrong("a deleted collection shows")
+    if client.wait(body["job_id"], 120)["state"] != "succeeded":
+        raise Wrong("the collection was not deleted")
+    for where in ("faces", "media", "crops"):
+        if client.system.db[f"likeness_{where}"].count_documents({"collection": name}):
+            raise Wrong(f"{where} of a deleted collection are left")
+
+
+def cancelled(client: Client, chance: random.Random) -> None:
+    """A reconcile is cancelled when its process was killed: it ends, and another one runs."""
+    fresh_listing(client, chance)
+    with client.system.strike("work", "after indexer.sources.media:MediaReader.read") as reached:
+        job = client.start("backfill")
+        eventually(reached, "no picture was fetched", 60)
+    if job is not None:
+        client.call("POST", f"/v1/jobs/{job}/cancel")
+        state = client.wait(job)["state"]
+        if state not in ("cancelled", "succeeded"):
+            raise Wrong(f"the cancelled job {state}")
+
+
 def fail_command(
     commands: Sequence[str], data: Mapping[str, object], client: Client, chance: random.Random
 ) -> None:
@@ -351,6 +412,19 @@ SCENARIOS = (
     Scenario("worker: kill -9 of it and its children", functools.partial(worker_killed, KILL)),
     Scenario("worker: SIGTERM", functools.partial(worker_killed, TERM)),
     Scenario("worker: the lease's holder paused, another takes over", holder_paused),
+    _lane("after findAndModify likeness_jobs", count=1),
+    _lane("before findAndModify likeness_jobs", count=3),
+    _lane("after update likeness_media", count=1, quick=False),
+    Scenario("job: cancelled when its process was killed", cancelled),
+    Scenario("worker: a second one, its clock an hour ahead", skewed_worker),
+    Scenario(
+        "collection: SIGKILL after its faces went",
+        functools.partial(collection_struck, "after delete likeness_faces", 1),
+    ),
+    Scenario(
+        "collection: SIGKILL before it goes",
+        functools.partial(collection_struck, "before delete likeness_collections", 1),
+    ),
     _erase("before commitTransaction"),
     _erase("after commitTransaction"),
     _erase("before delete likeness_subjects"),

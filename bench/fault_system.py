@@ -47,8 +47,9 @@ def eventually(
 class System:
     """Starts, strikes and stops web, worker, embedded Atlas and media server in one folder."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, proxied: bool = True) -> None:
         self.folder = folder
+        self._proxied = proxied
         self.media_folder = folder / "media"
         self.strikes = folder / "strikes"
         for each in (self.media_folder, self.strikes, folder / "logs"):
@@ -74,7 +75,7 @@ class System:
         self.port = _free_port()
         host = f"127.0.0.1:{self.media_proxy.port}"
         self._environment = {
-            "MONGODB_URI": f"mongodb://127.0.0.1:{self.database_proxy.port}/?directConnection=true",
+            "MONGODB_URI": self._proxy_uri() if self._proxied else self.uri,
             "MONGODB_DATABASE": DATABASE,
             "MODEL_DIR": str(self.models),
             "FACE_MODEL": self.model,
@@ -95,9 +96,9 @@ class System:
         """Start the web process; it may not be ready yet."""
         self._start("web", "app", "serve", "--workers", "1", "--graceful", "5")
 
-    def start_worker(self, name: str = "worker") -> None:
-        """Start a worker."""
-        self._start(name, "indexer", "run")
+    def start_worker(self, name: str = "worker", *, ahead_s: int = 0) -> None:
+        """Start a worker, its clock `ahead_s` seconds ahead."""
+        self._start(name, "indexer", "run", LIKENESS_AHEAD=str(ahead_s))
 
     def ready(self, within: float = 60.0) -> float:
         """Seconds until the service says that it is ready."""
@@ -180,15 +181,20 @@ class System:
 
     def down(self) -> None:
         """Stop everything."""
+        if hasattr(self, "client"):
+            self.client.close()  # while there is somebody to tell of its sessions
         order = ["web", "worker", "second", "media", "atlas"]
         for name in order:
             if (process := self.processes.pop(name, None)) is not None:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(process.pid, signal.SIGCONT)
                 processes.stop([process], grace=10)
-        for name in ("database_proxy", "media_proxy", "client"):
+        for name in ("database_proxy", "media_proxy"):
             if (closing := getattr(self, name, None)) is not None:
                 closing.close()
+
+    def _proxy_uri(self) -> str:
+        return f"mongodb://127.0.0.1:{self.database_proxy.port}/?directConnection=true"
 
     def _ready(self) -> bool:
         try:
@@ -207,13 +213,13 @@ class System:
             "LIKENESS_STRIKES": str(self.strikes),
         }
 
-    def _start(self, name: str, *argv: str) -> subprocess.Popen[bytes]:
+    def _start(self, name: str, *argv: str, **more: str) -> subprocess.Popen[bytes]:
         with (self.folder / "logs" / f"{name}.log").open("ab") as log:
             asked = name in ("atlas", "media")
             process = processes.start(
                 [sys.executable, "-m", *argv],
                 on_parent_death=signal.SIGTERM,
-                env=self._env(),
+                env=self._env() | more,
                 cwd=ROOT,
                 stdout=subprocess.PIPE if asked else log,
                 stderr=log,

@@ -78,7 +78,7 @@ def _run(
         try:
             say("faults: starting the system")
             system.up()
-            client = Client(system, _photos(), folder)
+            client = Client(system, photos(), folder)
             client.learn()
             while waiting:
                 if until is not None:
@@ -118,7 +118,7 @@ def _row(scenario: Scenario, client: Client, chance: random.Random) -> Outcome:
     return Outcome(scenario.name, wrong, seconds, took, slowest, said)
 
 
-def _photos() -> dict[str, bytes]:
+def photos() -> dict[str, bytes]:
     """Sample photos by a short name."""
     gallery = load().var_dir / "samples" / "gallery"
     found: dict[str, bytes] = {}

@@ -4,11 +4,12 @@ Found by every Python process whose PYTHONPATH names this folder; the service kn
 A strike is `strike.json`: {"role", "point", "count", "signal"}. A point is `before COMMAND
 COLLECTION`, `after COMMAND COLLECTION` (heard from the driver) or `after MODULE:CLASS.METHOD`. The
 process that reaches it for the count-th time takes the file away and gets the signal: one process,
-once.
+once. LIKENESS_AHEAD moves the process's clock by so many seconds.
 """
 
 from __future__ import annotations
 
+import datetime
 import functools
 import importlib.abc
 import importlib.machinery
@@ -16,6 +17,7 @@ import json
 import os
 import sys
 import threading
+import time
 from collections.abc import Sequence
 from types import ModuleType
 from typing import Any
@@ -120,6 +122,19 @@ class Wrapping(importlib.abc.MetaPathFinder):
         setattr(kind, attribute, wrapped)
 
 
+def shift(seconds: float) -> None:
+    """Moves what `time.time` and `datetime.now` say; for modules that are imported from now on."""
+    real, moved = time.time, datetime.timedelta(seconds=seconds)
+
+    class Shifted(datetime.datetime):
+        @classmethod
+        def now(cls, tz: datetime.tzinfo | None = None) -> Shifted:
+            return super().now(tz) + moved
+
+    time.time = lambda: real() + seconds
+    datetime.datetime = Shifted  # type: ignore[misc]
+
+
 def _role() -> str | None:
     """`web`, `worker` (the parent), `work` (its children) or `migrations`; None for all others."""
     words = sys.orig_argv
@@ -130,6 +145,8 @@ def _role() -> str | None:
 
 
 if (_folder := os.environ.get("LIKENESS_STRIKES")) and (_name := _role()):
+    if _ahead := float(os.environ.get("LIKENESS_AHEAD") or 0):
+        shift(_ahead)
     _strikes = Strikes(_folder, _name)
     listen(_strikes)
     sys.meta_path.insert(0, Wrapping(_strikes))

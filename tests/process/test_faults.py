@@ -1,0 +1,87 @@
+"""`make faults` holds on a sound system, and notices each kind of wrong that it looks for."""
+
+from __future__ import annotations
+
+import random
+import signal
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from pymongo.database import Database
+
+from bench import fault_checks
+from bench.fault_ledger import Client
+from bench.fault_scenarios import nothing, web_struck
+from bench.fault_system import System, Wrong
+from bench.faults import photos
+
+pytestmark = pytest.mark.xdist_group("faults")
+
+
+@pytest.fixture(scope="module")
+def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
+    folder = tmp_path_factory.mktemp("faults")
+    system = System(folder / "system")
+    try:
+        system.up()
+        client = Client(system, photos(), folder)
+        client.learn(4)
+        yield client
+        client.close()
+    finally:
+        system.down()
+
+
+def test_a_sound_system_holds(client: Client) -> None:
+    nothing(client, random.Random(1))
+    fault_checks.recovered(client)
+    fault_checks.check(client)
+
+
+def test_a_web_process_that_is_killed_after_a_commit_loses_nothing(client: Client) -> None:
+
+    web_struck("after commitTransaction", signal.SIGKILL, client, random.Random(2))
+    fault_checks.recovered(client)
+    fault_checks.check(client)
+
+
+Sabotage = Callable[[Database[dict[str, Any]], dict[str, Any]], object]
+
+
+@pytest.mark.parametrize(
+    ("sabotage", "noticed"),
+    [
+        (lambda db, face: db.likeness_faces.delete_one({"_id": face["_id"]}), "lost"),
+        (lambda db, face: db.likeness_faces.insert_one({**face, "_id": "x"}), "doubled"),
+        (lambda db, face: db.likeness_faces.update_one(
+            {"_id": face["_id"]}, {"$set": {"subject_id": "nobody"}}), "came from nowhere"),
+        (lambda db, face: db.likeness_media.update_one(
+            {"media_id": face["media_id"]}, {"$set": {"state": "gone"}}), "acknowledged state"),
+    ],
+    ids=["lost", "doubled", "named", "gone"],
+)  # fmt: skip
+def test_what_is_wrong_is_noticed(client: Client, sabotage: Sabotage, noticed: str) -> None:
+    db = client.system.db
+    key = next(key for key, item in client.items.items() if item.face)
+    face = db.likeness_faces.find_one({"media_id": key, "source": "api"})
+    media = db.likeness_media.find_one({"media_id": key, "source": "api"})
+    assert face is not None
+    assert media is not None
+    sabotage(db, face)
+    try:
+        with pytest.raises(Wrong, match=noticed):
+            fault_checks.check(client)
+    finally:
+        db.likeness_faces.delete_many({"_id": "x"})
+        db.likeness_faces.replace_one({"_id": face["_id"]}, face, upsert=True)
+        db.likeness_media.replace_one({"_id": media["_id"]}, media, upsert=True)
+
+
+def test_a_face_that_comes_back_is_noticed(client: Client) -> None:
+    face = client.system.db.likeness_faces.find_one({"source": "cms"})
+    assert face is not None
+    client.erased.add(face["_id"])
+    with pytest.raises(Wrong, match="are back"):
+        fault_checks.check(client)
+    client.erased.discard(face["_id"])
