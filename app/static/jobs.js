@@ -6,6 +6,7 @@ import { ask, button, element } from "./dom.js";
 const panel = document.getElementById("jobs");
 const list = document.getElementById("job-list");
 const note = document.getElementById("jobs-note");
+const stopping = new Set(); // ids of jobs that were asked to stop
 let started = false;
 let seen = { data: { items: [] }, etag: null };
 
@@ -66,7 +67,7 @@ function draw(jobs) {
 
 function entry(job) {
   const item = element("li");
-  const state = job.waiting_for ? "waiting for a worker" : job.state;
+  const state = job.waiting_for ? "waiting for a worker" : stopping.has(job.job_id) && underway(job) ? "stopping" : job.state;
   const where = job.collection ? ` in ${job.collection}` : "";
   item.append(element("strong", { textContent: `${job.kind.replaceAll("_", " ")}${where}: ${state}` }));
   if (job.total) {
@@ -86,7 +87,13 @@ function entry(job) {
     press.setAttribute("aria-label", `${text}: ${job.kind}${where}`);
     row.append(press);
   };
-  if (underway(job)) add("cancel", "Cancel", () => api("POST", `/v1/jobs/${job.job_id}/cancel`));
+  if (underway(job)) {
+    add("cancel", "Cancel", async () => {
+      await api("POST", `/v1/jobs/${job.job_id}/cancel`);
+      stopping.add(job.job_id);
+      draw(seen.data.items);
+    });
+  }
   if (job.failed) add("failures", "Show failures", () => failures(job));
   if (row.children.length) item.append(row);
   return item;

@@ -7,7 +7,7 @@ import { watchHealth } from "./health.js";
 import { startJobs } from "./jobs.js";
 import { fillLists, fillSubjects } from "./lists.js";
 import { smaller } from "./shrink.js";
-import { show, showSearched } from "./views.js";
+import { clear, show, showSearched } from "./views.js";
 import { api, begin, guarded } from "./visit.js";
 
 const results = document.getElementById("results");
@@ -19,6 +19,7 @@ document.body.classList.add("scripted");
 // ---- searching by photo ---------------------------------------------------------------------
 
 async function searchByPhoto(blob, url) {
+  clear("Results"); // what another photo found would belie a failure
   say("Searching…");
   const wish = { ...wishes(), face: "all" };
   let response;

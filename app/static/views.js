@@ -15,7 +15,7 @@ const gallery = document.getElementById("gallery");
 const results = document.getElementById("results");
 const title = document.getElementById("results-title");
 
-function clear(heading) {
+export function clear(heading) {
   title.textContent = heading;
   photoArea.replaceChildren();
   answer.replaceChildren();
