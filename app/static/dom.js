@@ -20,8 +20,14 @@ export function say(text, wrong = false) {
   status.textContent = text;
 }
 
+// Tell in the dialog; done when it was closed.
+export function tell(title, parts) {
+  return ask(title, parts, "Close", true);
+}
+
 // Ask in the dialog; true when it was confirmed.
-export function ask(title, parts, ok) {
+export function ask(title, parts, ok, only = false) {
+  document.getElementById("dialog-cancel").hidden = only;
   const dialog = document.getElementById("dialog");
   document.getElementById("dialog-title").textContent = title;
   document.getElementById("dialog-body").replaceChildren(...parts);

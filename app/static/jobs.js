@@ -1,7 +1,7 @@
 // The jobs panel: what runs, how far it is, what failed; start and cancel.
 
 import { api, ApiError, poll } from "./api.js";
-import { ask, button, element } from "./dom.js";
+import { button, element, tell } from "./dom.js";
 
 const panel = document.getElementById("jobs");
 const list = document.getElementById("job-list");
@@ -107,5 +107,5 @@ async function failures(job) {
   const page = await api("GET", `/v1/jobs/${job.job_id}/failures?limit=50`);
   const lines = element("ul");
   lines.append(...page.items.map((one) => element("li", { textContent: `${one.key}: ${one.detail}` })));
-  await ask("What failed", [lines], "Close");
+  await tell("What failed", [lines]);
 }

@@ -2,7 +2,7 @@
 
 import { ApiError } from "./api.js";
 import { collectionPath } from "./address.js";
-import { ask, element, say } from "./dom.js";
+import { ask, element, say, tell } from "./dom.js";
 
 // `crypto.randomUUID` is there on https only.
 function newId() {
@@ -83,7 +83,7 @@ export async function erasePerson(api, base, person) {
       const receipt = element("pre", { textContent: JSON.stringify(job.result, null, 2), tabIndex: 0 });
       receipt.setAttribute("aria-label", "Receipt");
       receipt.setAttribute("role", "region");
-      await ask("Erased, and verified", [element("p", { textContent: "This receipt says what was removed, and that it was looked for afterwards:" }), receipt], "Close");
+      await tell("Erased, and verified", [element("p", { textContent: "This receipt says what was removed, and that it was looked for afterwards:" }), receipt]);
       return true;
     }
     if (["failed", "cancelled"].includes(job.state)) throw new ApiError(500, { detail: job.last_error ?? "The erasure did not finish." });

@@ -201,6 +201,16 @@ def test_loading_is_explained_until_it_is_over(
     page.until("document.getElementById('health').textContent.includes('Ready')")
 
 
+def test_an_index_that_is_not_there_is_explained(
+    page: Page, start: Start, migrated: dict[str, str], shot: Shot
+) -> None:
+    new = start(**{**migrated, "MONGODB_DATABASE": "ui_never_migrated"})
+    page.open(new.url)
+    page.until("document.getElementById('health').textContent.includes('migrations up')")
+    shot("no-index")
+    page.complaints.clear()  # the browser itself tells its console of each refused request
+
+
 def test_what_is_no_photo_or_shows_nobody_is_said_in_words(
     page: Page, service: Service, tmp_path: Path, shot: Shot
 ) -> None:
