@@ -26,6 +26,7 @@ NAME = r"^[A-Za-z0-9_.-]{1,255}$"
 SUBJECT_ID = r"^[A-Za-z0-9_.:-]{1,128}$"
 FIELD_NAME = r"^[A-Za-z0-9_-]{1,64}$"
 MAX_METADATA = 64
+MAX_DECLARED = 32
 
 
 def _moment(value: object) -> object:
@@ -256,8 +257,8 @@ class MediaForm(Photo):
 
 def _declared(value: dict[str, Any]) -> dict[str, Any]:
     """The declaration, when names and types are fit; the names are input and are not repeated."""
-    if len(value) > MAX_METADATA:
-        raise ValueError(f"must hold at most {MAX_METADATA} fields")
+    if len(value) > MAX_DECLARED:
+        raise ValueError(f"must hold at most {MAX_DECLARED} fields")
     if not all(re.fullmatch(FIELD_NAME, name) for name in value):
         raise ValueError("each name must be 1 to 64 letters, digits, _ or -")
     if not all(kind in ("string", "number", "bool") for kind in value.values()):
@@ -271,7 +272,7 @@ MetadataFields = Annotated[
     WithJsonSchema(
         {
             "type": "object",
-            "maxProperties": MAX_METADATA,
+            "maxProperties": MAX_DECLARED,
             "propertyNames": {"pattern": FIELD_NAME},
             "additionalProperties": {"enum": ["string", "number", "bool"], "type": "string"},
         }

@@ -30,6 +30,9 @@ CHANGE = Shape(SubjectChange)
 FACES = Shape(FaceIds)
 ALL = "/v1/collections/{collection}/subjects"
 ONE = ALL + "/{subject_id}"
+MANY: dict[int | str, dict[str, Any]] = {
+    202: {"model": JobAccepted, "description": "More than 500 faces: a job does it."}
+}
 LATER: dict[int | str, dict[str, Any]] = {
     202: {"model": JobAccepted, "description": "More than 500 faces: a job does it."}
 }
