@@ -24,6 +24,7 @@ from app.exchange import Exchange
 from app.gate import ClientGone
 from app.metrics import Metrics
 from app.peers import only_this_machine
+from app.tracing import Stages, Tracing
 from faces.errors import DeadlineExceeded, LikenessError, MalformedRequest
 
 OPEN_PATHS = frozenset({"/healthz", "/readyz"})
@@ -61,12 +62,14 @@ class Edge:
         app: ASGIApp,
         *,
         metrics: Metrics,
+        tracing: Tracing | None = None,
         keyless: bool,
         production: bool,
         dialects: Sequence[Dialect] = (),
     ) -> None:
         self.app = app
         self._metrics = metrics
+        self._tracing = tracing
         self._keyless = keyless
         self._dialects = {path: dialect for dialect in dialects for path in dialect.paths}
         self._fixed = (*_HEADERS, _HSTS) if production else _HEADERS
@@ -79,6 +82,7 @@ class Edge:
             return
         reply = _Reply(send, self._fixed)
         refused: LikenessError | None = None
+        stages = self._tracing.begin() if self._tracing is not None else None
         try:
             exchange = Exchange(scope, receive)
         except MalformedRequest as error:
@@ -101,7 +105,7 @@ class Edge:
             await self._problem(self._worded(LikenessError(), scope, exchange), scope, reply)
         finally:
             exchange.close()
-            self._record(scope, exchange, reply.status)
+            self._record(scope, exchange, reply.status, stages)
 
     def _worded(self, error: LikenessError, scope: Scope, exchange: Exchange) -> Response:
         """The error in the words of the protocol that is spoken at this path."""
@@ -170,17 +174,22 @@ class Edge:
             frames=[f"{frame.filename}:{frame.lineno} {frame.name}" for frame in frames[-12:]],
         )
 
-    def _record(self, scope: Scope, exchange: Exchange, status: int) -> None:
+    def _record(self, scope: Scope, exchange: Exchange, status: int, stages: Stages | None) -> None:
         seconds = time.monotonic() - exchange.started
         route = getattr(scope.get("route"), "path_format", "unmatched")
-        self._metrics.request(scope["method"], route, status, seconds)
+        method = scope["method"] if scope["method"] in _METHODS else "other"
+        self._metrics.request(method, route, status, seconds)
+        if self._tracing is not None:
+            self._tracing.end(
+                exchange.headers, method, route, status, seconds, exchange.request_id, stages
+            )
         # Polls and pages are many and say little; what went wrong is told wherever it happened.
         quiet = status < 500 and not route.startswith(("/v1/", "/aws "))
         tell = self._log.debug if quiet else self._log.info
         tell(
             "request",
             request_id=exchange.request_id,
-            method=scope["method"] if scope["method"] in _METHODS else "other",
+            method=method,
             route=route,
             status=status,
             ms=round(seconds * 1000, 1),

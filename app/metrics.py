@@ -12,6 +12,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
 
+from app import tracing
 from faces.records import Job
 
 _PAGE = os.sysconf("SC_PAGE_SIZE")
@@ -99,7 +100,8 @@ class Metrics:
         self._latency.labels(route).observe(seconds)
 
     def stages(self, timings_ms: Mapping[str, float]) -> None:
-        """Observe the stages of one piece of work, in milliseconds."""
+        """Observe the stages of one piece of work, in milliseconds, in the trace as well."""
+        tracing.note(timings_ms)
         for stage, ms in timings_ms.items():
             self._stages.labels(stage).observe(ms / 1000)
 

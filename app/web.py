@@ -37,6 +37,7 @@ from app.routes import (
     thumbnails,
 )
 from app.services import Services, build, check
+from app.tracing import Tracing
 from faces.errors import LikenessError
 from faces.settings import Settings
 
@@ -61,6 +62,7 @@ def create_app(
     """
     keys = check(settings)
     metrics = Metrics()
+    tracing = Tracing(settings)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -68,6 +70,7 @@ def create_app(
         services = make(settings) if make else build(settings, metrics, encoder_only=encoder_only)
         app.state.services = services
         services.start()
+        tracing.start()
         worker = EmbeddedWorker() if settings.indexer_embedded and not encoder_only else None
         if worker is not None:
             worker.start()
@@ -77,12 +80,14 @@ def create_app(
             if worker is not None:
                 worker.stop()
             services.stop()
+            tracing.stop()
 
     access = AccessKeys(settings.aws_dialect_keys.get_secret_value(), keyless=not keys)
     middleware = [
         Middleware(
             Edge,
             metrics=metrics,
+            tracing=tracing,
             keyless=not keys,
             production=settings.production,
             dialects=[Dialect(endpoint.PATHS, faults.response, keyless=not keys and not access)],

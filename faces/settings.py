@@ -130,6 +130,9 @@ class Settings(BaseSettings):
     cors_origins: Annotated[tuple[str, ...], NoDecode] = ()
     docs_access: Literal["key", "open", "off"] = "key"
     metrics_access: Literal["key", "open", "off"] = "key"
+    otel_exporter_otlp_endpoint: str | None = Field(None, pattern=r"^https?://[^\s@]+$")
+    otel_exporter_otlp_protocol: Literal["http/protobuf"] = "http/protobuf"
+    otel_service_name: str = "likeness"
     aws_dialect_keys: Annotated[SecretStr, AfterValidator(_dialect_keys)] = SecretStr("")
 
     # The CMS
