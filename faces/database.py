@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Literal, TypeAlias, TypeVar
@@ -66,7 +67,7 @@ OWN_COLLECTIONS = (
     ALIASES,
 )
 
-SEARCH_TIMEOUT_S = 8.0
+SEARCH_TIMEOUT_S = 7.0
 TRANSACTION_S = 5.0
 IN_FLIGHT_S = TRANSACTION_S + 0.5
 """After so long no transaction that was under way before can still be committed."""
@@ -244,6 +245,23 @@ def _unknown_commit(error: Exception) -> bool:
     return isinstance(error, PyMongoError) and error.has_error_label(
         "UnknownTransactionCommitResult"
     )
+
+
+def insert_new(db: Db, where: str, document: Document) -> None:
+    """Stores a new document. Raises Conflict when another has its `_id`.
+
+    When the answer is lost the driver sends it again, and not every server knows it for the same:
+    what is found then is told by its `birth`.
+    """
+    birth = secrets.token_hex(8)
+    try:
+        with translate():
+            db[where].insert_one({**document, "birth": birth})
+    except Conflict:
+        with translate():
+            mine = db[where].find_one({"_id": document["_id"], "birth": birth}, {"_id": 1})
+        if mine is None:
+            raise
 
 
 def duplicate_of(error: DuplicateKeyError) -> tuple[str, ...]:

@@ -25,6 +25,7 @@ from faces.database import (
     Raced,
     Session,
     in_transaction,
+    insert_new,
     translate,
 )
 from faces.errors import Conflict, NotFound
@@ -62,8 +63,7 @@ class Jobs:
         if session is not None:
             self._db[JOBS].insert_one(document, session=session)
         else:
-            with translate():
-                self._db[JOBS].insert_one(document)
+            insert_new(self._db, JOBS, document)
         job_id: str = document["_id"]
         return job_id
 

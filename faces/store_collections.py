@@ -17,6 +17,7 @@ from faces.database import (
     Document,
     Session,
     in_transaction,
+    insert_new,
     translate,
 )
 from faces.errors import Conflict, FieldError, InvalidRequest, NotFound
@@ -46,8 +47,7 @@ class CollectionStore:
             "rev": 1,
         }
         try:
-            with translate():
-                self._db[COLLECTIONS].insert_one(document)
+            insert_new(self._db, COLLECTIONS, document)
         except Conflict:
             raise Conflict("A collection of this name is there, or still being deleted.") from None
         return documents.collection_record(document)

@@ -24,6 +24,7 @@ from faces.database import (
     Document,
     Session,
     in_transaction,
+    insert_new,
     translate,
 )
 from faces.errors import Conflict, FieldError, InvalidRequest, NotFound
@@ -70,8 +71,7 @@ class SubjectStore:
             "updated_at": now,
         }
         try:
-            with translate():
-                self._db[SUBJECTS].insert_one(document)
+            insert_new(self._db, SUBJECTS, document)
         except Conflict:
             raise Conflict("A subject of this id is there, or still being removed.") from None
         return documents.subject_record(document, 0)
