@@ -12,7 +12,6 @@ import pytest
 from tests.contract.api.conftest import (  # the fixtures of the API's tests
     Service,
     Start,
-    client,
     gallery,
     migrate,
     migrated,
@@ -22,7 +21,7 @@ from tests.contract.api.conftest import (  # the fixtures of the API's tests
 )
 from tests.ui.browser import Page
 
-__all__ = ["client", "gallery", "migrated", "probes", "service", "start"]
+__all__ = ["gallery", "migrated", "probes", "service", "start"]
 VAR = Path(__file__).resolve().parents[2] / "var"
 SHOTS = VAR / "screenshots"
 AXE = VAR / "ui" / "node_modules" / "axe-core" / "axe.min.js"

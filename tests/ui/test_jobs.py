@@ -5,7 +5,6 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Callable, Iterator
 
-import httpx2
 import pymongo
 import pytest
 
@@ -78,13 +77,3 @@ def test_the_panel_asks_again_without_being_sent_the_same(page: Page, service: S
         "performance.getEntriesByType('resource').filter((one) => one.name.includes('/v1/jobs?'))"
         ".some((one) => one.responseStatus === 304)"
     )
-
-
-def test_a_list_of_jobs_is_not_sent_twice(client: httpx2.Client) -> None:
-    first = client.get("/v1/jobs?limit=10")
-    assert first.status_code == 200
-    again = client.get("/v1/jobs?limit=10", headers={"if-none-match": first.headers["etag"]})
-    assert (again.status_code, again.content) == (304, b"")
-    assert again.headers["etag"] == first.headers["etag"]
-    other = client.get("/v1/jobs?limit=10", headers={"if-none-match": '"other"'})
-    assert (other.status_code, other.content) == (200, first.content)
