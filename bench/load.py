@@ -121,8 +121,8 @@ def _measure(system: System, seconds: float, clients: int) -> tuple[list[Row], l
 
     def upload(client: httpx2.Client, turn: int) -> Any:
         # Bytes behind the end of a picture are ignored, and make it another picture.
-        data = load.photos[turn % len(files)] + turn.to_bytes(4, "big")
-        return client.put(f"{BASE}/media/load-{turn % 50}", files={"image": ("p.jpg", data)})
+        data = load.photos[turn % len(files)] + turn.to_bytes(8, "big")
+        return client.put(f"{BASE}/media/load-{turn // 100 % 50}", files={"image": ("p.jpg", data)})
 
     def relist(number: int) -> None:
         names = sorted(photos)
