@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 import sys
+import traceback
 
 import structlog
+from structlog.typing import EventDict, WrappedLogger
 
 
 def configure() -> None:
@@ -15,9 +17,19 @@ def configure() -> None:
         processors=[
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
+            _places,
             structlog.processors.JSONRenderer(),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
         cache_logger_on_first_use=False,
     )
+
+
+def _places(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
+    """An exception's class and where it came from, without its text, which may hold anything."""
+    if event.pop("exc_info", None) and (error := sys.exc_info()[1]) is not None:
+        frames = traceback.extract_tb(error.__traceback__)
+        event["error"] = type(error).__name__
+        event["frames"] = [f"{f.filename}:{f.lineno} {f.name}" for f in frames[-12:]]
+    return event

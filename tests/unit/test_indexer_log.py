@@ -1,0 +1,36 @@
+"""What the worker logs of a fault of its own: the places in the code, and not the text."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator
+
+import pytest
+import structlog
+
+from indexer import log
+
+
+@pytest.fixture
+def as_before() -> Iterator[None]:
+    handlers, level = logging.root.handlers[:], logging.root.level
+    yield
+    structlog.reset_defaults()
+    logging.root.handlers[:] = handlers
+    logging.root.setLevel(level)
+
+
+@pytest.mark.usefixtures("as_before")
+def test_an_unexpected_error_is_logged_by_class_and_place(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    log.configure()
+    try:
+        raise KeyError("canary: somebody's name")
+    except KeyError:
+        structlog.get_logger("likeness.jobs").exception("job_failed", job_id="j")
+    line = json.loads(capsys.readouterr().err)
+    assert (line["event"], line["error"], line["job_id"]) == ("job_failed", "KeyError", "j")
+    assert "test_indexer_log.py" in line["frames"][-1]
+    assert "canary" not in str(line)
