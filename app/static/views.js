@@ -71,7 +71,8 @@ export function showSearched({ response, source }) {
 
 // A grey photo of the right shape: the policy lets the browser load no picture from elsewhere.
 function blank({ width, height }, alt) {
-  const canvas = element("canvas", { width, height, className: "blank" });
+  const scale = Math.min(1, 640 / Math.max(width, height));
+  const canvas = element("canvas", { width: width * scale, height: height * scale, className: "blank" });
   canvas.setAttribute("role", "img");
   canvas.setAttribute("aria-label", alt);
   return canvas;

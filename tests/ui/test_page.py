@@ -6,11 +6,12 @@ import base64
 import json
 from collections.abc import Callable
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 
 from app.keys import entry
-from tests.contract.api.conftest import Service, Start
+from tests.contract.api.conftest import Service, Start, until_searchable
 from tests.contract.api.test_search import group_photo
 from tests.ui.browser import Page
 
@@ -230,6 +231,34 @@ def test_what_is_no_photo_or_shows_nobody_is_said_in_words(
     page.until(f"{STATUS}.includes('No face') || {STATUS}.includes('0 faces')")
     shot("no-face")
     page.complaints.clear()
+
+
+def test_what_others_wrote_is_text_and_never_markup(
+    page: Page, service: Service, probes: dict[str, Path]
+) -> None:
+    evil = "<img src=x onerror=alert(1)><script>alert(2)</script>"
+    where = "/v1/collections/ui-markup"
+    with service.client() as client:
+        client.post("/v1/collections", json={"collection": "ui-markup"})
+        for media_id in ("<b>one</b>", "<i>two</i>"):
+            put = client.put(
+                f"{where}/media/{quote(media_id, safe='')}",
+                files={"image": probes["madonna"].read_bytes()},
+                data={"title": evil},
+            )
+            assert put.status_code == 201, put.text
+        person = {"subject_id": "evil", "name": evil}
+        assert client.post(f"{where}/subjects", json=person).status_code == 201
+        faces = {"face_ids": [put.json()["faces"][0]["face_id"]]}
+        assert client.post(f"{where}/subjects/evil/faces", json=faces).status_code == 200
+        until_searchable(client, faces["face_ids"][0], "ui-markup")
+    for look in ("media_id=%3Cb%3Eone%3C/b%3E", "person=evil", "like=evil"):
+        page.open(f"{service.url}/?collection=ui-markup&{look}")
+        page.until(f"{TITLE}.includes('onerror=alert')")
+        page.until("document.getElementById('results').getAttribute('aria-busy') === null")
+        assert (
+            page.run("document.querySelectorAll('#results script, #results [onerror]').length") == 0
+        )
 
 
 def test_an_empty_collection_says_so(page: Page, service: Service, shot: Shot) -> None:
