@@ -157,9 +157,9 @@ class Finder:
                     complete &= whole
                 merged = search.best_of_groups(search.merge(lists), request.group_by)
                 faces.append(merged[: request.limit])
-            if any(not matches for matches in faces):
+            if one.silent_since is not None:
                 # An index that was dropped or is being built anew answers nothing, without error.
-                self._watch.recheck(active.index)
+                self._watch.recheck(active.index, since=one.silent_since)
             named = self._named(faces, one.deleting)
         if request.exclusive and len(named) > 1:
             named = search.claim_once(named)
@@ -254,6 +254,8 @@ class _OneSearch:
         self._size = size
         self.deleting: frozenset[str] = frozenset()
         """The subjects that are being deleted, as of the latest round."""
+        self.silent_since: float | None = None
+        """When the latest round began in which the index gave no row at all."""
 
     def run(self, vector: Vector) -> tuple[list[Match], bool]:
         """Matches at or above the least similarity, and whether no group can be missing."""
@@ -313,6 +315,7 @@ class _OneSearch:
             search.stage_filter(request, exclude),
         )
         stages = search.pipeline(stage, request)
+        began = time.monotonic()
         with translate():
             try:
                 rows, scope = search.split(self._db[FACES].aggregate(stages))
@@ -321,6 +324,8 @@ class _OneSearch:
         if not scope.exists:
             raise NotFound("There is no such collection.")
         self.deleting = scope.deleting
+        if not rows:
+            self.silent_since = began
         cosines = self._recomputed(vector, rows) if active.quantization != "none" else {}
         last = search.similarity(rows[-1]["score"]) if rows else 1.0
         matches = []

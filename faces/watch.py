@@ -94,10 +94,13 @@ class Watch:
         if state is None or not state.queryable:
             self.recheck(name)
 
-    def recheck(self, name: str) -> None:
-        """`ensure_queryable` by a state that is at most a second old."""
-        if time.monotonic() - self._indexes_at > RECHECK_S:
-            self._read_indexes()
+    def recheck(self, name: str, since: float | None = None) -> None:
+        """`ensure_queryable` by a state read after `since`, else by one at most a second old.
+
+        Those who ask at the same time share one reading.
+        """
+        if self._indexes_at < (time.monotonic() - RECHECK_S if since is None else since):
+            self._read_indexes(since)
         state = (self._indexes or {}).get(name)
         if state is None or not state.queryable:
             raise IndexNotReady(explain(name, state))
@@ -160,10 +163,11 @@ class Watch:
         self._active = self._models.active()
         self._active_at = at
 
-    def _read_indexes(self) -> None:
+    def _read_indexes(self, since: float | None = None) -> None:
         with self._reading:
             at = time.monotonic()
-            if at - self._indexes_at < 0.05:  # another thread has just read them
+            # Another thread may have read them meanwhile.
+            if self._indexes_at >= (at - 0.05 if since is None else since):
                 return
             self._indexes = list_indexes(self._db)
             self._indexes_at = at

@@ -336,6 +336,18 @@ class TestIndexState:
             Finder(gallery.db, watch).vectors(ALL, [vector(1)])
         assert "faces_facenet128_v1" in watch.problems()["vector_index"]
 
+    def test_an_index_that_was_dropped_a_moment_ago_never_answers_nothing(
+        self, searching: Searching, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The collection is empty and so is the answer; what was read a moment ago says READY."""
+        self.pretend(monkeypatch, "READY", queryable=True)
+        watch = Watch(searching.db)
+        finder = Finder(searching.db, watch)
+        assert finder.vectors(ALL, [vector(1)]).faces == ((),)
+        monkeypatch.setattr(watch_module, "list_indexes", lambda db: {})
+        with pytest.raises(IndexNotReady):
+            finder.vectors(ALL, [vector(1)])
+
     def pretend(self, monkeypatch: pytest.MonkeyPatch, status: str, *, queryable: bool) -> None:
         name = "faces_facenet128_v1"
         listed = {name: IndexState(name, status, queryable, index_definition("facenet128", 128))}
