@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from pymongo import MongoClient, monitoring
 
 from faces import filters, search
 from faces import finder as finder_module
@@ -73,6 +74,46 @@ def test_best_first_with_cosine_score_and_what_the_picture_is_called(gallery: Se
     order = [match.similarity for match in found.faces[0]]
     assert order == sorted(order, reverse=True)
     assert len(order) == 3
+
+
+class Counter(monitoring.CommandListener):
+    """The names of the commands that a client sends."""
+
+    def __init__(self) -> None:
+        self.names: list[str] = []
+
+    def started(self, event: monitoring.CommandStartedEvent) -> None:
+        self.names.append(event.command_name)
+
+    def succeeded(self, event: monitoring.CommandSucceededEvent) -> None:
+        """Not of interest."""
+
+    def failed(self, event: monitoring.CommandFailedEvent) -> None:
+        """Not of interest."""
+
+
+def test_a_search_costs_two_ways_to_the_database_and_sees_a_deletion_at_once(
+    gallery: Searching, place: str
+) -> None:
+    counter = Counter()
+    with MongoClient[dict[str, Any]](place, event_listeners=[counter], tz_aware=True) as client:
+        db = client[gallery.db.name]
+        watch = Watch(db)
+        finder = Finder(db, watch)
+        request = SearchRequest(limit=10)
+        first = finder.vectors(request, [vector(0)])
+        counter.names.clear()
+        assert finder.vectors(request, [vector(0)]) == first
+        assert counter.names == ["aggregate", "aggregate"]
+        hide = {"$set": {"deleting": "a job"}}
+        gallery.db["likeness_collections"].update_one({"_id": "default"}, hide)
+        try:
+            with pytest.raises(NotFound):
+                finder.vectors(request, [vector(0)])
+        finally:
+            gallery.db["likeness_collections"].update_one(
+                {"_id": "default"}, {"$unset": {"deleting": ""}}
+            )
 
 
 def test_similarity_is_the_cosine_of_the_stored_vectors(gallery: Searching) -> None:
