@@ -2,30 +2,19 @@
 
 from __future__ import annotations
 
-import functools
 import os
 import random
 import signal
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 
 from bench.fault_ledger import Client
 from bench.fault_proxy import Kind
 from bench.fault_system import Wrong, eventually
 
-Act = Callable[[Client, random.Random], None]
 KILL, TERM = signal.SIGKILL, signal.SIGTERM
-
-
-@dataclass(frozen=True, slots=True)
-class Scenario:
-    """One row: its name, and what is done while it holds."""
-
-    name: str
-    act: Act
-    quick: bool = True
+OTHER_MODELS = ("sface-int8", "facenet128-int8")
 
 
 def some_work(client: Client, chance: random.Random) -> None:
@@ -352,87 +341,33 @@ def migration_struck(point: str, client: Client, chance: random.Random) -> None:
     system.run("migrations", "up")
 
 
-def _net(name: str, kind: Kind, seconds: float, quick: bool = True, **how: float) -> Scenario:
-    def act(client: Client, chance: random.Random) -> None:
-        network(kind, seconds, client, chance, **how)
+def model_struck(point: str, client: Client, chance: random.Random) -> None:
+    """The switch to another model ends at a point, under work; run again it goes there and back."""
+    system = client.system
+    there = next(key for key in OTHER_MODELS if key != system.model)
+    with system.strike("migrations", point) as reached:
+        system.run("migrations", "model", there, check=False)
+        if not reached():
+            raise Wrong(f"the point was not reached: {point}")
+    some_work(client, chance)
+    for step in (there, system.model, "prune"):
+        said: list[BaseException] = []
 
-    return Scenario(name, act, quick)
+        def run(step: str = step, said: list[BaseException] = said) -> None:
+            try:
+                system.run("migrations", "model", step)
+            except (Wrong, OSError) as error:
+                said.append(error)
 
-
-def _media(name: str, kind: Kind, count: int = 0, quick: bool = True) -> Scenario:
-    return Scenario(name, functools.partial(media_fault, kind, count=count), quick)
-
-
-def _web(point: str, number: signal.Signals = KILL, quick: bool = True) -> Scenario:
-    return Scenario(
-        f"web: {number.name} {point}", functools.partial(web_struck, point, number), quick
-    )
-
-
-def _lane(
-    point: str, number: signal.Signals = KILL, quick: bool = True, count: int = 2
-) -> Scenario:
-    act = functools.partial(lane_struck, point, number, count=count)
-    return Scenario(f"index: {number.name} {point}", act, quick)
-
-
-def _erase(point: str, number: signal.Signals = KILL, quick: bool = True) -> Scenario:
-    return Scenario(
-        f"erase: {number.name} {point}", functools.partial(erase_struck, point, number), quick
-    )
-
-
-def _fail(name: str, commands: Sequence[str], quick: bool = True, **data: object) -> Scenario:
-    return Scenario(f"failCommand: {name}", functools.partial(fail_command, commands, data), quick)
-
-
-SCENARIOS = (
-    Scenario("no fault", nothing),
-    Scenario("database: connections reset again and again", cuts),
-    _net("database: every chunk 0.3 s late", "delay", 6, pause=0.3),
-    _net("database: answers lost (half-open)", "half_open", 8),
-    _net("database: silent, then all of it late (black hole)", "black_hole", 8),
-    _net("database: reset after 4 kB of answers", "reset_after", 6, count=4096),
-    _net("database: refuses connections for a minute", "refuse", 60, quick=False),
-    _net("database: silent for a minute", "black_hole", 60, quick=False),
-    _media("media: pictures cut after 20 kB", "reset_after", 20_000),
-    _media("media: refuses connections", "refuse"),
-    _media("media: silent", "black_hole", quick=False),
-    _media("media: byte by byte", "drip", quick=False),
-    Scenario("engine: kill -9", engine_killed),
-    _web("before commitTransaction"),
-    _web("after commitTransaction"),
-    _web("after insert likeness_jobs"),
-    _web("after faces.pipeline:Pipeline.analyse", TERM),
-    _lane("after indexer.sources.media:MediaReader.read"),
-    _lane("after faces.pipeline:Pipeline.analyse"),
-    _lane("before commitTransaction"),
-    _lane("after commitTransaction"),
-    _lane("after faces.pipeline:Pipeline.analyse", TERM),
-    Scenario("worker: kill -9 of it and its children", functools.partial(worker_killed, KILL)),
-    Scenario("worker: SIGTERM", functools.partial(worker_killed, TERM)),
-    Scenario("worker: the lease's holder paused, another takes over", holder_paused),
-    _lane("after findAndModify likeness_jobs", count=1),
-    _lane("before findAndModify likeness_jobs", count=3),
-    _lane("after update likeness_media", count=1, quick=False),
-    Scenario("job: cancelled when its process was killed", cancelled),
-    Scenario("worker: a second one, its clock an hour ahead", skewed_worker),
-    Scenario(
-        "collection: SIGKILL after its faces went",
-        functools.partial(collection_struck, "after delete likeness_faces", 1),
-    ),
-    Scenario(
-        "collection: SIGKILL before it goes",
-        functools.partial(collection_struck, "before delete likeness_collections", 1),
-    ),
-    _erase("before commitTransaction"),
-    _erase("after commitTransaction"),
-    _erase("before delete likeness_subjects"),
-    _erase("after delete likeness_subjects"),
-    _fail("the node steps down", ["insert", "update", "find", "commitTransaction"], errorCode=189),
-    _fail("connection closed", ["find", "insert", "aggregate", "update"], closeConnection=True),
-    Scenario(
-        "migrations: kill -9 in the middle",
-        functools.partial(migration_struck, "after find likeness_migrations"),
-    ),
-)
+        thread = threading.Thread(target=run)
+        thread.start()
+        while thread.is_alive():
+            some_work(client, chance)
+            time.sleep(0.2)
+        thread.join()
+        if said:
+            raise Wrong(f"model {step}: {said[0]}")
+        document = system.db.likeness_models.find_one({"_id": "active"})
+        active = document["model"] if document else None
+        if (active == there) != (step == there):
+            raise Wrong(f"after {step} the active model is {active}")

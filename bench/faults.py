@@ -14,7 +14,7 @@ from pathlib import Path
 
 from bench.fault_checks import check, recovered
 from bench.fault_ledger import Client, written
-from bench.fault_scenarios import SCENARIOS, Scenario
+from bench.fault_rows import SCENARIOS, Scenario
 from bench.fault_system import System, Wrong
 from bench.report import say
 from faces.settings import load
