@@ -63,13 +63,22 @@ class Finder:
     ) -> Found:
         """What looks like a stored face. Raises NotFound; Conflict when it lacks the vector."""
         active = active or self._watch.require_active()
-        face = self._lists.face(face_id, [request.collection])
-        rows = self._vectors_of({"_id": face.face_id}, active, 1)
-        if not rows:
+        path = search.vector_path(active.key)
+        with translate():
+            face = self._db[FACES].find_one(
+                {"_id": face_id, "collection": request.collection},
+                {path: 1, "subject_id": 1, "hidden": 1},
+            )
+        if face is None:
+            raise NotFound("There is no such face.")
+        stored = (face.get("embeddings") or {}).get(active.key)
+        if stored is None or face["hidden"]:
+            self._lists.face(face_id)  # one that is being erased is not there
             raise Conflict("This face has no vector of the active model: index its picture again.")
         # The face's own row is dropped afterwards: an id is no filter of the index.
-        own = {} if request.include_own else {"_id": {"$ne": face.face_id}}
-        return self._search(request, [[vector for _, vector in rows]], active, own=own)
+        own = {} if request.include_own else {"_id": {"$ne": face_id}}
+        vector = documents.unpack_vector(stored)
+        return self._search(request, [[vector]], active, own=own, asker=face["subject_id"])
 
     def by_subject(
         self, request: SearchRequest, subject_id: str, active: ActiveModel | None = None
@@ -134,7 +143,9 @@ class Finder:
         active: ActiveModel,
         own: Mapping[str, Any] | None = None,
         rejected: frozenset[str] = frozenset(),
+        asker: str | None = None,
     ) -> Found:
+        """`asker` is the subject of the stored face that is searched by."""
         self._watch.ensure_queryable(active.index)
         size = self._size(request.collection)
         one = _OneSearch(
@@ -160,6 +171,8 @@ class Finder:
             if one.silent_since is not None:
                 # An index that was dropped or is being built anew answers nothing, without error.
                 self._watch.recheck(active.index, since=one.silent_since)
+            if asker in one.erasing:
+                raise NotFound("There is no such face.")
             named = self._named(faces, one.deleting)
         if request.exclusive and len(named) > 1:
             named = search.claim_once(named)
@@ -252,8 +265,9 @@ class _OneSearch:
         self._rejected = rejected
         self._exact = exact
         self._size = size
+        self.erasing: frozenset[str] = frozenset()
         self.deleting: frozenset[str] = frozenset()
-        """The subjects that are being deleted, as of the latest round."""
+        """The subjects that are being erased, and deleted, as of the latest round."""
         self.silent_since: float | None = None
         """When the latest round began in which the index gave no row at all."""
 
@@ -323,7 +337,7 @@ class _OneSearch:
                 raise _index_error(error, active) from error
         if not scope.exists:
             raise NotFound("There is no such collection.")
-        self.deleting = scope.deleting
+        self.erasing, self.deleting = scope.erasing, scope.deleting
         if not rows:
             self.silent_since = began
         cosines = self._recomputed(vector, rows) if active.quantization != "none" else {}

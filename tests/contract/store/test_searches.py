@@ -105,6 +105,10 @@ def test_a_search_costs_two_ways_to_the_database_and_sees_a_deletion_at_once(
         counter.names.clear()
         assert finder.vectors(request, [vector(0)]) == first
         assert counter.names == ["aggregate", "aggregate"]
+        face_id = first.faces[0][0].face_id
+        counter.names.clear()
+        finder.by_face(request, face_id)
+        assert counter.names == ["find", "aggregate", "aggregate"]
         hide = {"$set": {"deleting": "a job"}}
         gallery.db["likeness_collections"].update_one({"_id": "default"}, hide)
         try:
@@ -312,6 +316,8 @@ class TestHidden:
         assert not set(gallery.media(ALL, vector(1))) & {f"p1-{n}" for n in range(5)}
         with pytest.raises(NotFound):
             gallery.store.face(own[0])
+        with pytest.raises(NotFound):
+            gallery.finder.by_face(ALL, own[0])
         assert own[0] not in {f.face_id for f in gallery.store.faces("default").items}
 
 
