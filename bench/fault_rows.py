@@ -92,6 +92,7 @@ SCENARIOS = (
     Scenario("worker: SIGTERM", functools.partial(acts.worker_killed, TERM)),
     Scenario("worker: the lease's holder paused, another takes over", acts.holder_paused),
     _lane("after findAndModify likeness_jobs", count=1),
+    _lane("after findAndModify likeness_leases", count=1),
     _lane("before findAndModify likeness_jobs", count=3),
     _lane("after update likeness_media", count=1, quick=False),
     Scenario("job: cancelled when its process was killed", acts.cancelled),
@@ -110,6 +111,17 @@ SCENARIOS = (
     _erase("after delete likeness_subjects"),
     _fail("the node steps down", ["insert", "update", "find", "commitTransaction"], errorCode=189),
     _fail("connection closed", ["find", "insert", "aggregate", "update"], closeConnection=True),
+    _fail(
+        "every answer 7 s late",
+        ["find", "insert", "update", "commitTransaction", "bulkWrite"],
+        blockConnection=True,
+        blockTimeMS=7000,
+    ),
+    _fail(
+        "no majority in time",
+        ["commitTransaction", "insert", "update"],
+        writeConcernError={"code": 64, "errmsg": "waiting for replication timed out"},
+    ),
     Scenario(
         "migrations: kill -9 in the middle",
         functools.partial(acts.migration_struck, "after find likeness_migrations"),
