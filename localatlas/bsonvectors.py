@@ -58,7 +58,7 @@ def parse_vector(value: object) -> Vector:
     if isinstance(value, Binary | bytes):
         return _binary(value)
     if not isinstance(value, Sequence) or isinstance(value, str):
-        raise VectorError("Unexpected type found when parsing vector")
+        raise VectorError('"queryVector" Unexpected type found when parsing vector')
     for element in value:
         if not is_number(element):
             raise VectorError(f"Unsupported BsonValue type: {bson_type(element)}")

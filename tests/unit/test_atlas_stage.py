@@ -112,7 +112,7 @@ def test_a_filter_that_is_no_query_is_refused_before_the_engine_reads_anything()
         (stage(queryVector=GONE), "Exactly one and only one"),
         (stage(queryVector=None), "Exactly one and only one"),
         (stage(query="text"), "Exactly one and only one of query and queryVector"),
-        (stage(queryVector="1,0"), "Unexpected type found when parsing vector"),
+        (stage(queryVector="1,0"), '"queryVector" Unexpected type found when parsing vector'),
         (stage(queryVector=[1, "0"], model="m"), "Unsupported BsonValue type: STRING"),
         (stage(queryVector=[1, Decimal128("0")]), "Unsupported BsonValue type: DECIMAL128"),
         (stage(queryVector=[1, math.inf], filter=1), "non-finite value"),
