@@ -42,6 +42,7 @@ class _Static(StaticFiles):
 
 router.mount("/static", _Static(directory=STATIC), name="static")
 MOST_THUMBNAILS = 24
+OFF = "Face recognition is switched off on this service: nothing can be searched for."
 
 
 class PageForm(forms.Form):
@@ -167,6 +168,7 @@ def _match(parts: Services, client: Client, match: Any, *, thumbnail: bool) -> d
     return {
         "thumbnail": source,
         "title": match.media.title or match.media_id,
+        "source": url if (url := match.media.url or "").startswith(("https://", "http://")) else "",
         "percent": f"{match.similarity:.2f}",
         "word": word(match.similarity, cards.card(parts.active_model().key).threshold),
         "subject": match.subject or match.subject_id,
@@ -202,10 +204,11 @@ def _page(
     status: int = 200,
     found: list[dict[str, Any]] | None = None,
     photo: _Photo | None = None,
-    message: str = "Choose a photo to search with.",
+    message: str | None = None,
     problem: str | None = None,
 ) -> Response:
     state = readiness(parts)
+    off = state.status == "disabled"
     model = parts.engine.model
     return render(
         "page.html",
@@ -218,6 +221,7 @@ def _page(
         query=form,
         found=found or [],
         photo=photo,
-        message=message,
+        message=message or (OFF if off else "Choose a photo to search with."),
+        off=off,
         problem=problem,
     )

@@ -158,12 +158,11 @@ class Page:
         )
 
     def audit(self, axe: str) -> list[str]:
-        """What axe-core, whose source this is, finds serious or critical, with where it is."""
+        """What axe-core, whose source this is, finds, be it ever so minor, with where it is."""
         if not self.run("'axe' in window"):
             self.run(axe)
         found = self.run(
             "axe.run(document, {resultTypes: ['violations']}).then((all) => all.violations"
-            ".filter((one) => ['serious', 'critical'].includes(one.impact))"
             ".map((one) => one.id + ': ' + one.help + ' at '"
             " + one.nodes.map((node) => node.target.join(' ')).join(', ')))"
         )

@@ -8,9 +8,11 @@ from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import quote
 
+import pymongo
 import pytest
 
 from app.keys import entry
+from faces.database import MEDIA, Document
 from tests.contract.api.conftest import Service, Start, until_searchable
 from tests.contract.api.test_search import group_photo
 from tests.ui.browser import Page
@@ -187,6 +189,8 @@ def test_a_service_that_is_off_says_so_in_words(page: Page, start: Start, shot: 
     off = start(FACE_RECOGNITION_ENABLED="false")
     page.open(off.url)
     assert "switched off" in page.run("document.getElementById('health').textContent")
+    assert "switched off" in page.run(STATUS)
+    assert page.run("document.getElementById('go').disabled")
     shot("disabled")
 
 
@@ -284,6 +288,20 @@ def test_it_fits_a_phone_and_a_dark_room(
     shot("docs-phone")
 
 
+def test_the_audit_sees_what_is_wrong(page: Page, service: Service, axe: str) -> None:
+    page.open(service.url)
+    page.until(VIEW.format("gallery"))
+    assert page.audit(axe) == []
+    page.run(
+        "(() => { document.querySelector('#gallery img').removeAttribute('alt');"
+        "document.querySelector('#gallery button').removeAttribute('title');"
+        "document.getElementById('status').style.color = '#ddd' })()"
+    )
+    found = " ".join(page.audit(axe))
+    assert "image-alt" in found
+    assert "color-contrast" in found
+
+
 def test_everything_has_a_name(page: Page, service: Service, probes: dict[str, Path]) -> None:
     page.open(service.url)
     page.upload("#image", probes["madonna"])
@@ -302,6 +320,31 @@ def test_everything_has_a_name(page: Page, service: Service, probes: dict[str, P
     levels = page.run(f"{headings}.filter((l, i, all) => i && l > all[i - 1] + 1)")
     assert levels == []
     assert page.run("document.documentElement.lang") == "en"
+
+
+def test_a_result_links_to_its_source_on_the_web_only(
+    page: Page, service: Service, migrated: dict[str, str], probes: dict[str, Path]
+) -> None:
+    with pymongo.MongoClient[Document](migrated["MONGODB_URI"]) as direct:
+        media = direct[migrated["MONGODB_DATABASE"]][MEDIA]
+        two = list(media.find({"collection": "default", "media_id": {"$regex": "^elton"}}))[:2]
+        urls = ("https://media.example/elton.jpg", "javascript:alert(1)")
+        for one, url in zip(two, urls, strict=True):
+            media.update_one({"_id": one["_id"]}, {"$set": {"url": url}})
+        links = "[...document.querySelectorAll('#answer a')].map((a) => a.href)"
+        try:
+            page.open(service.url)
+            page.upload("#image", probes["elton_john"])
+            page.until(f"{RESULTS} === 4")
+            scripted = page.run(links)
+            with service.client() as client:
+                plain = client.post("/", files={"image": probes["elton_john"].read_bytes()}).text
+        finally:
+            for one in two:
+                media.update_one({"_id": one["_id"]}, {"$set": {"url": one.get("url")}})
+    assert scripted == [urls[0]]
+    assert f'<a href="{urls[0]}"' in plain
+    assert "javascript:" not in plain
 
 
 def test_without_scripts_the_form_still_searches(
