@@ -19,6 +19,7 @@ from localatlas.errors import (
     OPTION_NOT_SUPPORTED_ON_VIEW,
     OVERFLOW,
     SEARCH_META_UNAVAILABLE,
+    STAGE_NOT_OF_ONE_KEY,
     TYPE_MISMATCH,
     failure,
 )
@@ -51,6 +52,7 @@ def check_pipeline(
     used = {name for name, _ in _stages(pipeline) if name in OURS}
     if not used:
         return
+    _check_one_key_each(pipeline)
     name = min(used)
     if api_strict:
         raise failure(
@@ -132,6 +134,17 @@ def _check_depth(pipeline: object) -> None:
         inside = (each.values() if isinstance(each, Mapping) else each for each in layer)
         layer = [each for some in inside for each in some if isinstance(each, CONTAINERS)]
         depth += 1
+
+
+def _check_one_key_each(pipeline: object) -> None:
+    for stage in _mappings(pipeline):
+        if len(stage) != 1:
+            raise failure(
+                STAGE_NOT_OF_ONE_KEY,
+                "A pipeline stage specification object must contain exactly one field.",
+            )
+        for _, inner in sub_pipelines(stage):
+            _check_one_key_each(inner)
 
 
 def _stages(pipeline: object) -> Iterator[tuple[str, object]]:
