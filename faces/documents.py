@@ -217,6 +217,7 @@ def model_record(document: Document) -> ActiveModel:
         build=document["build"],
         index=document["index"],
         quantization=document.get("quantization", "none"),
+        rolled_back=document.get("rolled_back", False),
         next=model_record(upcoming) if upcoming else None,
         previous=model_record(before) if before else None,
         left_behind=document.get("left_behind", 0),

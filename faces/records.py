@@ -153,13 +153,15 @@ class ActiveModel:
 
     `next` is the model that a switch goes to, `previous` the one to roll back to; while `preparing`
     processes load `next`, while `both` each picture that is indexed gets its vectors, too;
-    `left_behind` the number of faces that had no vector of this model at the flip.
+    `left_behind` the number of faces that had no vector of this model at the flip; `rolled_back`
+    says that it became active by going back to it.
     """
 
     key: str
     build: str
     index: str
     quantization: Quantization = "none"
+    rolled_back: bool = False
     next: ActiveModel | None = None
     previous: ActiveModel | None = None
     preparing: bool = False

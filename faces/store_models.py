@@ -6,17 +6,21 @@ A switch prepares the next model beside it and then flips; everybody sees one or
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal, TypeAlias
 
+from pymongo.errors import DuplicateKeyError
+
 from faces import documents
-from faces.database import FACES, MODELS, Db, Document, in_transaction, translate
+from faces.database import FACES, MODELS, Db, Document, translate
 from faces.database import Session as DbSession
 from faces.errors import Busy, Conflict, NotFound
 from faces.records import ActiveModel, Quantization
 from faces.search import index_name
 
 ACTIVE = "active"
+CHANGES = 20
+"""How often a change is tried again when another process was faster."""
 RESERVED = "~canary"
 """The collection of the index's canaries: not a client's, and never re-embedded."""
 Stage: TypeAlias = Literal["idle", "load", "both", "enforced"]
@@ -44,22 +48,17 @@ class ModelStore:
         Raises Conflict when there are faces but no active model: nobody can tell whose they are.
         """
 
-        def work(session: DbSession) -> Document:
-            document = self._db[MODELS].find_one({"_id": ACTIVE}, session=session)
-            if document is not None:
-                return document
-            if self._db[FACES].find_one({}, {"_id": 1}, session=session):
+        if (active := self.active()) is not None:
+            return active
+        document = {"_id": ACTIVE, **_fields(key, build), "since": _now(), "rev": 1}
+        with translate():
+            if self._db[FACES].find_one({}, {"_id": 1}):
                 raise Conflict("The database holds faces but no active model.")
-            document = {"_id": ACTIVE, **_fields(key, build), "since": _now(), "rev": 1}
-            self._db[MODELS].insert_one(document, session=session)
-            return document
-
-        try:
-            return documents.model_record(in_transaction(self._db, work))
-        except Conflict:
-            if (active := self.active()) is not None:  # another process chose at the same moment
-                return active
-            raise
+            try:
+                self._db[MODELS].insert_one(document)
+            except DuplicateKeyError:  # another process chose at the same moment
+                document = self._present()
+        return documents.model_record(document)
 
     def missing(self, key: str) -> int:
         """How many faces have no vector of the model."""
@@ -67,19 +66,27 @@ class ModelStore:
             return self._db[FACES].count_documents(missing_query(key))
 
     def begin_switch(
-        self, key: str, build: str, index: str, quantization: Quantization = "none"
+        self,
+        key: str,
+        build: str,
+        index: str,
+        quantization: Quantization = "none",
+        *,
+        back: bool = False,
     ) -> ActiveModel:
-        """The active model with `next` set; repeating it changes nothing.
+        """The active model with `next` set; repeating it changes nothing. `back`: a rollback.
 
         Raises Conflict while another switch is being prepared.
         """
 
-        def work(session: DbSession) -> Document:
-            document = self._present(session)
-            wanted = _fields(key, build, index, quantization)
+        def work(document: Document) -> Document:
+            wanted = {**_fields(key, build, index, quantization), "rolled_back": back}
             upcoming = document.get("next")
             if upcoming is not None and (upcoming["model"], upcoming["index"]) == (key, index):
-                return document
+                noted = {**upcoming, "rolled_back": back, "build": upcoming["build"] or build}
+                if noted == upcoming:
+                    return {}
+                return {"next": noted}
             if upcoming is not None:
                 raise Conflict(
                     f"A switch to {upcoming['model']} is being prepared: finish it with "
@@ -88,21 +95,20 @@ class ModelStore:
                 )
             if document["index"] == index:
                 raise Conflict("This is the active model already.")
-            return self._change(document, {"next": wanted, **_stage("idle")}, session)
+            return {"next": wanted, **_stage("idle")}
 
-        return documents.model_record(in_transaction(self._db, work))
+        return documents.model_record(self._change(work))
 
     def set_stage(self, key: str, stage: Stage) -> None:
         """How far the preparation of the switch to `key` is; see `Stage`."""
 
-        def work(session: DbSession) -> None:
-            document = self._present(session)
+        def work(document: Document) -> Document:
             upcoming = document.get("next")
             if upcoming is None or upcoming["model"] != key:
                 raise Conflict("The switch was changed by another process: begin again.")
-            self._change(document, _stage(stage), session)
+            return dict(_stage(stage))
 
-        in_transaction(self._db, work)
+        self._change(work)
 
     def flip(self, key: str, left_behind: int) -> ActiveModel:
         """Makes the next model active: one document, seen by all within two seconds.
@@ -110,16 +116,16 @@ class ModelStore:
         Repeating it changes nothing. Raises Conflict when the switch was not prepared.
         """
 
-        def work(session: DbSession) -> Document:
-            document = self._present(session)
+        def work(document: Document) -> Document:
             upcoming = document.get("next")
             if upcoming is None and document["model"] == key:
-                return document
+                return {}
             if upcoming is None or upcoming["model"] != key:
                 raise Conflict(f"No switch to {key} is being prepared.")
             if not document.get("enforced") and key != document["model"]:
                 raise Conflict("The switch is not prepared: the processes were not asked yet.")
-            changes = {
+            changes: Document = {
+                "rolled_back": False,
                 **upcoming,
                 "previous": {name: document[name] for name in _MODEL},
                 "next": None,
@@ -127,25 +133,23 @@ class ModelStore:
                 "left_behind": left_behind,
                 "since": _now(),
             }
-            return self._change(document, changes, session)
+            return changes
 
-        return documents.model_record(in_transaction(self._db, work))
+        return documents.model_record(self._change(work))
 
     def forget(self, index: str) -> None:
         """Takes the model with this index out of `next` and `previous`, before it is dropped."""
 
-        def work(session: DbSession) -> None:
-            document = self._present(session)
+        def work(document: Document) -> Document:
             gone: Document = {}
             for name in ("next", "previous"):
                 if (entry := document.get(name)) is not None and entry["index"] == index:
                     gone[name] = None
             if "next" in gone:
                 gone |= _stage("idle")
-            if gone:
-                self._change(document, gone, session)
+            return gone
 
-        in_transaction(self._db, work)
+        self._change(work)
 
     def settle(self, key: str, missing: int) -> None:
         """Stores how many faces the active model has left behind, after some were mended."""
@@ -154,16 +158,32 @@ class ModelStore:
                 {"_id": ACTIVE, "model": key}, {"$set": {"left_behind": missing}}
             )
 
-    def _present(self, session: DbSession) -> Document:
-        document = self._db[MODELS].find_one({"_id": ACTIVE}, session=session)
+    def _present(self) -> Document:
+        with translate():
+            document = self._db[MODELS].find_one({"_id": ACTIVE})
         if document is None:
             raise NotFound("The database has no active model: run `python -m migrations up`.")
         return document
 
-    def _change(self, document: Document, changes: Document, session: DbSession) -> Document:
-        changes = {**changes, "rev": document["rev"] + 1}
-        self._db[MODELS].update_one({"_id": ACTIVE}, {"$set": changes}, session=session)
-        return {**document, **changes}
+    def _change(self, work: Callable[[Document], Document]) -> Document:
+        """The document after the changes that `work` makes of it; none leaves it as it is.
+
+        Compared and set by `rev`, without a transaction: one that is killed before its commit would
+        keep everybody else from the document for a minute.
+        """
+        for _ in range(CHANGES):
+            document = self._present()
+            changes = work(document)
+            if not changes:
+                return document
+            changes = {**changes, "rev": document["rev"] + 1}
+            with translate():
+                done = self._db[MODELS].update_one(
+                    {"_id": ACTIVE, "rev": document["rev"]}, {"$set": changes}
+                )
+            if done.matched_count:
+                return {**document, **changes}
+        raise Conflict("Others keep changing the active model: run this again.")
 
 
 def missing_query(key: str) -> Document:

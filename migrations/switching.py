@@ -6,12 +6,13 @@ time.
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from faces.database import FACES, IN_FLIGHT_S, Db, Document, translate
+from faces.database import FACES, IN_FLIGHT_S, SEARCH_TIMEOUT_S, Db, Document, translate
 from faces.errors import Conflict
 from faces.job_run import Handler, run_claimed
 from faces.leases import Holder
@@ -28,6 +29,8 @@ from migrations.runner import Runner
 PREPARE_S = 120.0
 SEEN_S = 2.5
 """A change of the model document is seen by every process within two seconds."""
+DRAIN_S = SEEN_S + SEARCH_TIMEOUT_S
+"""So long after a flip a request that began before it may still search the old index."""
 FOLLOW_S = 0.5
 PRUNE_PAGE = 500
 Say = Callable[[str], None]
@@ -75,12 +78,17 @@ class Switch:
         A live worker runs the job; without one it runs here. Progress is told as it goes. Faces
         that were indexed meanwhile may lack it, too, and are not counted.
         """
+        job = self._store.jobs.active("reembed")
+        if job is not None and (other := job.params.get("model")) not in (key, None):
+            if self._models.missing(other):
+                raise Conflict(f"Faces are being embedded for {other}: wait for that job.")
+            self._let_end(job.job_id)
+            job = None
         missing = self._models.missing(key)
         if not missing:
+            if job is not None:
+                self._let_end(job.job_id)
             return 0
-        job = self._store.jobs.active("reembed")
-        if job is not None and job.params.get("model") not in (key, None):
-            raise Conflict("Faces are being embedded for another model: wait for that job.")
         params: Document = {"model": key} | ({"limit": limit} if limit else {})
         job_id = job.job_id if job else self._store.jobs.enqueue("reembed", None, params)
         self._say(f"embedding {missing} faces for {key}, job {job_id}")
@@ -153,12 +161,21 @@ class Switch:
             raise Conflict(
                 "There is no model to roll back to: nothing was switched, or it was pruned."
             )
+        if active.rolled_back and active.next is None:
+            # Killed after its flip and repeated, or asked for twice: it does not swing forth again.
+            self._say(
+                f"already rolled back from {before.key}: `python -m migrations model {before.key}` "
+                "switches to it again"
+            )
+            return active.key
         if before.key != active.key and (missing := self._models.missing(before.key)):
             raise Conflict(
                 f"{missing} face(s) were indexed since and have no vector of {before.key}: "
                 f"`python -m migrations model {before.key}` embeds them and switches."
             )
-        self._models.begin_switch(before.key, before.build, before.index, before.quantization)
+        self._models.begin_switch(
+            before.key, before.build, before.index, before.quantization, back=True
+        )
         return before.key
 
     def prune(self) -> list[str]:
@@ -168,9 +185,16 @@ class Switch:
         for model in (active.next, active.previous):
             if model is not None:
                 self._models.forget(model.index)
+        job = self._store.jobs.active("reembed")
+        if job is not None and job.params.get("model") not in (active.key, None):
+            # It would give the faces again what is dropped here.
+            self._store.jobs.cancel(job.job_id)
+            self._let_end(job.job_id)
+        self._let_requests_end(active)
         live = list_indexes(self._db)
         for name in sorted(live):
-            if name != active.index and name.startswith("faces_"):
+            gone = live[name].status in ("DELETING", "DOES_NOT_EXIST")
+            if name != active.index and name.startswith("faces_") and not gone:
                 self._runner.send(indexes.Action(indexes.drop(name), f"{name} is not in use"))
                 dropped.append(name)
         for key in self._other_models(active):
@@ -203,6 +227,19 @@ class Switch:
             raise Conflict(f"{wish.key} is the active model already.")
         version = int(active.index.rpartition("_v")[2])
         return index_name(wish.key, version + 1)
+
+    def _let_requests_end(self, active: ActiveModel) -> None:
+        """Returns when no request can still search with the model that was active before."""
+        if active.since is not None:
+            age = (self._store.now() - active.since).total_seconds()
+            if (left := DRAIN_S - max(0.0, age)) > 0:
+                self._say("waiting for the requests that began before the switch")
+                time.sleep(left)
+
+    def _let_end(self, job_id: str) -> None:
+        """Returns when a job that has nothing left to do has ended, however it did."""
+        with contextlib.suppress(Conflict):
+            self._follow(job_id)
 
     def _follow(self, job_id: str) -> int:
         """Tells the job's progress until it ends; without a live worker it runs here.
