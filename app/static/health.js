@@ -4,7 +4,7 @@ import { show } from "./dom.js";
 
 const words = { ready: "Ready.", disabled: "Face recognition is switched off here." };
 
-// Keeps the line true; `told` hears the database's state each time.
+// Keeps the line true; `told` hears each time what `/readyz` says.
 export async function watchHealth(told) {
   const line = document.getElementById("health");
   let wait = 30_000;
@@ -13,7 +13,7 @@ export async function watchHealth(told) {
     line.dataset.state = state.status;
     show(line, words[state.status] ?? (Object.values(state.reasons).join(" ") || "Starting."));
     if (!(state.status in words)) wait = 3000;
-    told(state.checks.database);
+    told(state);
   } catch {
     line.dataset.state = "degraded";
     show(line, "The service does not answer.");

@@ -129,6 +129,13 @@ function beginAll() {
 readAddress();
 const mayBegin = () => !needsKey() || hasKey();
 if (!mayBegin()) say("Enter an API key to begin.");
-watchHealth((database) => {
-  if (!begun && database === "ready" && mayBegin()) beginAll();
+let status = document.getElementById("health").dataset.state;
+watchHealth((state) => {
+  if (state.checks.database !== "ready" || !mayBegin()) return;
+  if (!begun) {
+    beginAll();
+  } else if (status !== "ready" && state.status === "ready" && results.dataset.view === "gallery" && !results.querySelector("#gallery button")) {
+    show({}); // what was being indexed is there now
+  }
+  status = state.status;
 });

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import time
 from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import quote
@@ -195,15 +196,29 @@ def test_a_service_that_is_off_says_so_in_words(page: Page, start: Start, shot: 
 
 
 def test_loading_is_explained_until_it_is_over(
-    page: Page, start: Start, migrated: dict[str, str], tmp_path: Path, shot: Shot
+    page: Page,
+    start: Start,
+    migrated: dict[str, str],
+    probes: dict[str, Path],
+    tmp_path: Path,
+    shot: Shot,
 ) -> None:
     awaited = tmp_path / "samples-are-there"
     loading = start(**migrated, READY_FILE=str(awaited))
-    page.open(loading.url)
-    page.until("document.getElementById('health').textContent.includes('being indexed')")
-    shot("loading")
+    with loading.client() as client:
+        client.post("/v1/collections", json={"collection": "ui-late"})
+        page.open(f"{loading.url}/?collection=ui-late")
+        page.until("document.getElementById('health').textContent.includes('being indexed')")
+        page.until(f"{STATUS}.includes('no photos yet')")
+        shot("loading")
+        image = {"image": probes["madonna"].read_bytes()}
+        limit = time.monotonic() + 60
+        while client.put("/v1/collections/ui-late/media/m", files=image).status_code != 201:
+            assert time.monotonic() < limit  # the models are loading
+            time.sleep(0.2)
     awaited.touch()
     page.until("document.getElementById('health').textContent.includes('Ready')")
+    page.until("document.querySelectorAll('#gallery button').length === 1")
 
 
 def test_an_index_that_is_not_there_is_explained(
