@@ -60,13 +60,15 @@ class Shape(Generic[M]):
     """What a route's body may be.
 
     `pictures` are its picture fields, `json_fields` the text parts of a form that hold JSON;
-    `nested` says that JSON bodies keep pictures in objects of their names.
+    `nested` says that JSON bodies keep pictures in objects of their names; `together`, that there
+    is no JSON body and that all pictures share the cap of one.
     """
 
     model: type[M]
     pictures: tuple[str, ...] = ()
     json_fields: tuple[str, ...] = ()
     nested: bool = False
+    together: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,10 +101,13 @@ async def read(
 
     if kind == b"multipart/form-data" and shape.pictures:
         return await _read_form(exchange, shape, content_type, picture_cap, take)
-    if kind == b"application/json" or (
+    json = kind == b"application/json" or (
         kind.startswith(b"application/") and kind.endswith(b"+json")
-    ):
+    )
+    if json and not shape.together:
         return await _read_json(exchange, shape, picture_cap, take)
+    if shape.together:
+        raise problems.UnsupportedMediaType("Send multipart/form-data.")
     raise problems.UnsupportedMediaType(
         "Send multipart/form-data or application/json."
         if shape.pictures
@@ -118,7 +123,8 @@ async def _read_form(
     take: Callable[[int], None],
 ) -> Incoming[M]:
     reader = PartsReader(content_type, pictures=shape.pictures, picture_cap=picture_cap)
-    async for chunk in exchange.chunks(picture_cap * len(shape.pictures) + SLACK):
+    caps = 1 if shape.together else len(shape.pictures)
+    async for chunk in exchange.chunks(picture_cap * caps + SLACK):
         take(len(chunk))
         reader.feed(chunk)
     parts = reader.finish()

@@ -247,6 +247,12 @@ class EmbedForm(Photo):
     faces: Annotated[list[KnownFace], Field(min_length=1, max_length=1000)] | None = None
 
 
+class EmbedManyForm(Form):
+    """Several pictures whose faces to embed."""
+
+    model: Annotated[str, StringConstraints(min_length=1, max_length=64)] | None = None
+
+
 class MediaForm(Photo):
     """A picture to index, and what is known of it."""
 

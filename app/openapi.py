@@ -209,7 +209,8 @@ def _body(shape: Shape[Any], name: str) -> dict[str, Any]:
     body = _content(shape.model.__name__, name)
     if shape.pictures:
         form = {"schema": {"$ref": f"#/components/schemas/{shape.model.__name__}Multipart"}}
-        body["content"] = {"multipart/form-data": form, **body["content"]}
+        json = {} if shape.together else body["content"]
+        body["content"] = {"multipart/form-data": form, **json}
     return body
 
 

@@ -28,6 +28,8 @@ class Face(Wire):
     quality: Ratio
     landmarks: list[tuple[Pixel, Pixel]]
     reasons: list[str] = Field(description="Why the quality is low, worst first.")
+    brightness: Ratio | None = Field(None, description="Mean luma of the face, 1 is white.")
+    sharpness: Ratio | None = Field(None, description="0 is out of focus, 1 is as sharp as needed.")
 
     @classmethod
     def of(cls, face: t.Face) -> Face:
@@ -39,6 +41,8 @@ class Face(Wire):
             quality=face.quality,
             landmarks=list(d.landmarks),
             reasons=list(face.reasons),
+            brightness=face.brightness,
+            sharpness=face.sharpness,
         )
 
 
@@ -65,6 +69,28 @@ class Embedded(Wire):
     image: ImageSize
     faces: list[EmbeddedFace]
     timings_ms: dict[str, float]
+
+
+class PictureError(Wire):
+    """Why one picture of several has no faces: as a problem would say it."""
+
+    code: str
+    detail: str
+    reason: str | None = Field(None, description="What is wrong with an `invalid_image`.")
+
+
+class EmbeddedItem(Wire):
+    """One picture of several: its faces, or why there are none."""
+
+    image: str = Field(description="The name of the part that held it.")
+    embedded: Embedded | None
+    error: PictureError | None
+
+
+class EmbeddedMany(Wire):
+    """What came of several pictures, in the order of their names."""
+
+    items: list[EmbeddedItem]
 
 
 class Match(Wire):

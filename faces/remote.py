@@ -7,17 +7,17 @@ size, unit length.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import random
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import httpx2
-import numpy as np
 
 from faces.breaker import Breaker
 from faces.errors import (
@@ -25,25 +25,34 @@ from faces.errors import (
     Cancelled,
     EncoderUnavailable,
     ImageTooLarge,
-    InvalidImage,
-    InvalidRequest,
     LikenessError,
     Loading,
     ModelMismatch,
     Unavailable,
-    UnsupportedImage,
 )
 from faces.image import probe
-from faces.types import Analysis, Box, Detection, Face, Picture, Vector
+from faces.remote_answers import (
+    AWAY,
+    STRANGE,
+    Answer,
+    decoded,
+    entries,
+    error_of,
+    face_of,
+    timings,
+    with_vector,
+)
+from faces.types import Analysis, Box, Detection, Face, Picture
 
 Choose = Callable[[Sequence[Face]], Sequence[int]]
 GaveUp = Callable[[], bool]
 
 ATTEMPTS = 3
 CHECK_FRESH = 2.0  # seconds for which the answer to "is it there?" is reused
-_AWAY = "The encoder service of ENCODER_URL does not answer. Start it with `python -m app encoder`."
-_REFUSED = "The encoder service refuses ENCODER_API_KEY: it must be one of its keys."
-_STRANGE = "The encoder service of ENCODER_URL answers with something else than embeddings."
+BATCH_PHOTOS = 8
+BATCH_BYTES = 4 * 1024 * 1024
+"""So many photos, and bytes of them together, go to the service in one request."""
+_BATCH = "/v1/embed/batch"
 
 
 class Thumbnailer(Protocol):
@@ -64,6 +73,10 @@ class Expected:
 
     model: str
     dimensions: int
+
+
+class _OneByOne(LikenessError):
+    """The service does not know requests with several photos."""
 
 
 class RemotePipeline:
@@ -103,6 +116,7 @@ class RemotePipeline:
         self._build: str | None = None
         self._checked_at = float("-inf")
         self._fault: LikenessError | None = None
+        self._batches = True
 
     @property
     def model(self) -> str:
@@ -143,28 +157,50 @@ class RemotePipeline:
 
         `cancelled` is asked before the photo is sent; the wait for the answer has its own limit.
         """
-        header = probe(data, max_bytes=self._max_bytes)
+        picture = self._picture(data)
         _unless(cancelled)
-        picture = Picture(header.width, header.height, hashlib.sha256(data).hexdigest())
         if choose is None:
             return self._analysis(picture, self._post("/v1/embed", data, {}))
         found = self._post("/v1/detect", data, {})
-        faces = [_face(entry) for entry in _faces(found)]
+        faces = [face_of(entry) for entry in entries(found, "faces")]
         chosen = list(choose(faces))
         if not chosen:
-            return Analysis(picture, tuple(faces), self.model, self.build, _timings(found))
+            return Analysis(picture, tuple(faces), self.model, self.build, timings(found))
         known = self._embed([faces[index].detection for index in chosen], data)
-        vectors = [self._vector(entry) for entry in _faces(known)]
-        if len(vectors) != len(chosen):
-            raise EncoderUnavailable(_STRANGE)
-        for index, vector in zip(chosen, vectors, strict=True):
-            face = faces[index]
-            faces[index] = Face(face.detection, face.quality, face.reasons, vector)
-        timings = {
-            name: _timings(found).get(name, 0.0) + _timings(known).get(name, 0.0)
+        embedded = entries(known, "faces")
+        if len(embedded) != len(chosen):
+            raise EncoderUnavailable(STRANGE)
+        for index, entry in zip(chosen, embedded, strict=True):
+            faces[index] = with_vector(faces[index], entry, self._expected.dimensions)
+        took = {
+            name: timings(found).get(name, 0.0) + timings(known).get(name, 0.0)
             for name in ("decode", "detect", "encode")
         }
-        return Analysis(picture, tuple(faces), self.model, self._own(known), timings)
+        return Analysis(picture, tuple(faces), self.model, self._own(known), took)
+
+    def analyse_many(self, photos: Sequence[bytes]) -> list[Analysis | LikenessError]:
+        """What `analyse` makes of each photo, or the error that it would raise, in their order.
+
+        At most `BATCH_PHOTOS` travel in one request. A service that does not take several at once,
+        or not these, gets them one by one. Raises what `analyse` raises when the service is away.
+        """
+        results: dict[int, Analysis | LikenessError] = {}
+        pictures: dict[int, Picture] = {}
+        for index, data in enumerate(photos):
+            try:
+                pictures[index] = self._picture(data)
+            except LikenessError as error:
+                results[index] = error
+        if len(pictures) > 1 and self._batches:
+            results |= self._together(photos, pictures)
+        for index in pictures.keys() - results.keys():
+            try:
+                results[index] = self.analyse(photos[index])
+            except (EncoderUnavailable, Loading, ModelMismatch):
+                raise
+            except LikenessError as error:
+                results[index] = error
+        return [results[index] for index in range(len(photos))]
 
     def embed_known(
         self,
@@ -174,9 +210,8 @@ class RemotePipeline:
         cancelled: GaveUp | None = None,
     ) -> Analysis:
         """The given faces of the photo, encoded, in the given order; nothing is detected."""
-        header = probe(data, max_bytes=self._max_bytes)
+        picture = self._picture(data)
         _unless(cancelled)
-        picture = Picture(header.width, header.height, hashlib.sha256(data).hexdigest())
         return self._analysis(picture, self._embed(detections, data))
 
     def thumbnail(self, data: bytes, max_side: int = 320) -> bytes:
@@ -196,7 +231,7 @@ class RemotePipeline:
         self._client.close()
         self._local.close()
 
-    def _embed(self, detections: Sequence[Detection], data: bytes) -> Mapping[str, Any]:
+    def _embed(self, detections: Sequence[Detection], data: bytes) -> Answer:
         known = [
             {
                 "box": {
@@ -211,17 +246,12 @@ class RemotePipeline:
         ]
         return self._post("/v1/embed", data, {"faces": json.dumps(known)})
 
-    def _post(self, path: str, data: bytes, fields: dict[str, str]) -> Mapping[str, Any]:
+    def _post(self, path: str, data: bytes, fields: dict[str, str]) -> Answer:
         if path == "/v1/embed":
             fields = {**fields, "model": self.model}
         files = {"image": ("photo", data, "application/octet-stream")}
-        with self._counting:
-            self._busy += 1
-        try:
+        with self._counted(1):
             return self._answer(lambda: self._client.post(path, data=fields, files=files), ATTEMPTS)
-        finally:
-            with self._counting:
-                self._busy -= 1
 
     def _identify(self, attempts: int = ATTEMPTS) -> None:
         """Learns the build; raises ModelMismatch when the service makes other vectors."""
@@ -236,18 +266,18 @@ class RemotePipeline:
             )
         entry = next(entry for entry in active if entry.get("key") == self.model)
         if entry.get("dimensions") != self._expected.dimensions or not entry.get("sha256"):
-            raise EncoderUnavailable(_STRANGE)
+            raise EncoderUnavailable(STRANGE)
         self._build = str(entry["sha256"])
 
-    def _answer(self, call: Callable[[], httpx2.Response], attempts: int) -> Mapping[str, Any]:
+    def _answer(self, call: Callable[[], httpx2.Response], attempts: int) -> Answer:
         """The decoded answer, after up to `attempts` tries with growing, jittered pauses."""
         attempt = 0
         while True:
             attempt += 1
             if pause := self._breaker.wait():
-                raise EncoderUnavailable(_AWAY, retry_after=max(1.0, pause))
+                raise EncoderUnavailable(AWAY, retry_after=max(1.0, pause))
             try:
-                answer = _decoded(call())
+                answer = decoded(call())
             except (httpx2.TransportError, Unavailable) as error:
                 # An instance that says that it loads or is busy is there: no case for the breaker.
                 there = isinstance(error, (Loading, Busy))
@@ -255,7 +285,7 @@ class RemotePipeline:
                 if attempt >= attempts:
                     if isinstance(error, Unavailable):
                         raise
-                    raise EncoderUnavailable(_AWAY, retry_after=5.0) from error
+                    raise EncoderUnavailable(AWAY, retry_after=5.0) from error
                 self._sleep(0.2 * 2**attempt * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
             except LikenessError:
                 self._breaker.succeeded()
@@ -264,15 +294,69 @@ class RemotePipeline:
                 self._breaker.succeeded()
                 return answer
 
-    def _analysis(self, picture: Picture, answer: Mapping[str, Any]) -> Analysis:
-        faces = tuple(
-            Face(face.detection, face.quality, face.reasons, self._vector(entry))
-            for entry in _faces(answer)
-            for face in (_face(entry),)
-        )
-        return Analysis(picture, faces, self.model, self._own(answer), _timings(answer))
+    def _together(
+        self, photos: Sequence[bytes], pictures: Mapping[int, Picture]
+    ) -> dict[int, Analysis | LikenessError]:
+        """The results of one request; none when the service does not take it."""
+        files = {
+            f"image_{number}": ("photo", photos[index], "application/octet-stream")
+            for number, index in enumerate(pictures, 1)
+        }
+        fields = {"model": self.model}
 
-    def _own(self, answer: Mapping[str, Any]) -> str:
+        def call() -> httpx2.Response:
+            response = self._client.post(_BATCH, data=fields, files=files)
+            if response.status_code in (404, 405):
+                raise _OneByOne
+            return response
+
+        try:
+            with self._counted(len(files)):
+                answer = self._answer(call, ATTEMPTS)
+        except _OneByOne:
+            self._batches = False
+            return {}
+        except ImageTooLarge:
+            return {}  # each of them may still fit
+        items = entries(answer, "items")
+        if len(items) != len(pictures):
+            raise EncoderUnavailable(STRANGE)
+        return {
+            index: self._item(picture, item)
+            for (index, picture), item in zip(pictures.items(), items, strict=True)
+        }
+
+    def _item(self, picture: Picture, item: Answer) -> Analysis | LikenessError:
+        error, embedded = item.get("error"), item.get("embedded")
+        if isinstance(error, dict):
+            return error_of(error)
+        if not isinstance(embedded, dict):
+            raise EncoderUnavailable(STRANGE)
+        return self._analysis(picture, embedded)
+
+    @contextlib.contextmanager
+    def _counted(self, photos: int) -> Iterator[None]:
+        with self._counting:
+            self._busy += photos
+        try:
+            yield
+        finally:
+            with self._counting:
+                self._busy -= photos
+
+    def _picture(self, data: bytes) -> Picture:
+        """What the photo's header says; raises as `probe` does."""
+        header = probe(data, max_bytes=self._max_bytes)
+        return Picture(header.width, header.height, hashlib.sha256(data).hexdigest())
+
+    def _analysis(self, picture: Picture, answer: Answer) -> Analysis:
+        size = self._expected.dimensions
+        faces = tuple(
+            with_vector(face_of(entry), entry, size) for entry in entries(answer, "faces")
+        )
+        return Analysis(picture, faces, self.model, self._own(answer), timings(answer))
+
+    def _own(self, answer: Answer) -> str:
         """The build that made this very answer; ModelMismatch when its model is another."""
         if answer.get("model") != self.model:
             raise ModelMismatch(
@@ -282,80 +366,7 @@ class RemotePipeline:
         build = answer.get("build")
         return build if isinstance(build, str) and build else self.build
 
-    def _vector(self, entry: Mapping[str, Any]) -> Vector:
-        try:
-            vector = np.asarray(entry.get("embedding", ()), dtype=np.float32)
-        except (TypeError, ValueError) as error:
-            raise EncoderUnavailable(_STRANGE) from error
-        if vector.shape != (self._expected.dimensions,) or not np.isfinite(vector).all():
-            raise EncoderUnavailable(_STRANGE)
-        norm = float(np.linalg.norm(vector))
-        if abs(norm - 1.0) > 1e-3:
-            raise EncoderUnavailable(_STRANGE)
-        return vector / np.float32(norm)
-
 
 def _unless(cancelled: GaveUp | None) -> None:
     if cancelled is not None and cancelled():
         raise Cancelled
-
-
-def _decoded(response: httpx2.Response) -> Mapping[str, Any]:
-    """The body of a success; else the error that the problem document stands for."""
-    try:
-        body = response.json()
-    except ValueError:
-        body = None
-    if not isinstance(body, dict):
-        raise EncoderUnavailable(_STRANGE)
-    if response.is_success:
-        return body
-    code, detail = body.get("code"), str(body.get("detail", ""))
-    match code:
-        case "loading":
-            raise Loading("The encoder service is still loading its model.")
-        case "busy" | "rate_limited":
-            raise Busy("The encoder service has no place free.")
-        case "unsupported_image":
-            raise UnsupportedImage(detail)
-        case "image_too_large" | "request_too_large":
-            raise ImageTooLarge("The picture has more bytes than the encoder service accepts.")
-        case "invalid_image":
-            raise InvalidImage(str(body.get("reason", "decoder_failed")), detail)
-        case "invalid_request":
-            raise InvalidRequest("The encoder service cannot use the faces that it was given.")
-        case "model_mismatch" | "not_found":
-            raise ModelMismatch("The encoder service has another model: set its FACE_MODEL.")
-        case "unauthorized" | "forbidden":
-            raise EncoderUnavailable(_REFUSED, retry_after=30.0)
-        case _:
-            raise EncoderUnavailable(_AWAY, retry_after=5.0)
-
-
-def _faces(answer: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    faces = answer.get("faces")
-    if not isinstance(faces, list) or not all(isinstance(entry, dict) for entry in faces):
-        raise EncoderUnavailable(_STRANGE)
-    return faces
-
-
-def _face(entry: Mapping[str, Any]) -> Face:
-    try:
-        box = entry["box"]
-        a, b, c, d, e = ((float(x), float(y)) for x, y in entry["landmarks"])
-        return Face(
-            Detection(
-                Box(float(box["x"]), float(box["y"]), float(box["width"]), float(box["height"])),
-                float(entry["confidence"]),
-                (a, b, c, d, e),
-            ),
-            float(entry["quality"]),
-            tuple(str(reason) for reason in entry.get("reasons", ())),
-        )
-    except (KeyError, TypeError, ValueError) as error:
-        raise EncoderUnavailable(_STRANGE) from error
-
-
-def _timings(answer: Mapping[str, Any]) -> dict[str, float]:
-    given = answer.get("timings_ms") or {}
-    return {name: float(given.get(name, 0.0)) for name in ("decode", "detect", "encode")}

@@ -14,6 +14,7 @@ from faces.errors import ConfigError
 from faces.records import ActiveModel
 from faces.settings import Settings
 from faces.types import Analysis
+from indexer.gather import Gather
 
 if TYPE_CHECKING:
     from faces.loading import AnyPipeline
@@ -29,6 +30,7 @@ class Models:
         self._read = read
         self._lock = threading.Lock()
         self._pipelines: dict[str, AnyPipeline] = {}
+        self._gathers: dict[str, Gather] = {}
         self._active: ActiveModel | None = None
         self._looked = -FRESH_S
 
@@ -47,12 +49,22 @@ class Models:
         prepared, the same faces in the same order with that model's.
         """
         active = self._current()
-        main = self._pipeline(active.key).analyse(data)
+        main = self._look(active.key, data)
         upcoming = active.next
         if not active.preparing or upcoming is None or upcoming.key == active.key:
             return (main,)
         detections = [face.detection for face in main.faces]
         return (main, self._pipeline(upcoming.key).embed_known(data, detections))
+
+    def _look(self, key: str, data: bytes) -> Analysis:
+        pipeline = self._pipeline(key)
+        if self._settings.encoder != "remote":
+            return pipeline.analyse(data)
+        with self._lock:
+            if key not in self._gathers:
+                self._gathers[key] = _gather(pipeline)
+            gather = self._gathers[key]
+        return gather.analyse(data)
 
     def close(self) -> None:
         """End the decoders' processes."""
@@ -78,3 +90,10 @@ class Models:
 
                 self._pipelines[key] = load_pipeline(self._settings, key)
             return self._pipelines[key]
+
+
+def _gather(pipeline: AnyPipeline) -> Gather:
+    from faces.remote import BATCH_BYTES, BATCH_PHOTOS, RemotePipeline
+
+    assert isinstance(pipeline, RemotePipeline)  # noqa: S101 - for the type only
+    return Gather(pipeline.analyse_many, most=BATCH_PHOTOS, most_bytes=BATCH_BYTES)

@@ -24,6 +24,8 @@ from indexer.sync import Sync
 from indexer.wiring import name_of, source_of
 
 THREADS = {"folder": 6, "mongo": 8, "http": 8}
+REMOTE_THREADS = 16
+"""With a separate encoder threads mostly wait, and what waits together travels together."""
 
 
 class LeaseHeld(LikenessError):
@@ -84,12 +86,16 @@ class Run:
             collection=self.collection,
             brake=Brake(self._settings.index_max_delete_ratio),
             allow_deletes=allow_deletes,
-            threads=THREADS[self._source.kind],
+            threads=self._threads(),
             report=report,
             now=self._now,
             stopping=self._stopping,
             between=between,
         ).run(cursor, tally)
+
+    def _threads(self) -> int:
+        remote = self._settings.encoder == "remote"
+        return REMOTE_THREADS if remote else THREADS[self._source.kind]
 
     def sync(self, changed: Sequence[str], deleted: Sequence[str], *, report: Report) -> Tally:
         """What came of single items."""

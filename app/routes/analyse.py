@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Annotated
 
 from fastapi import APIRouter, Depends
@@ -9,19 +10,35 @@ from starlette.responses import Response
 
 from app import photos
 from app.bodies import Incoming, Shape
-from app.deps import ClientDep, FaceRoute, SearchCaller, ServicesDep, body
-from app.forms import CompareForm, DetectForm, EmbedForm, KnownFace, Photo
-from app.schemas import Compared, ComparedFace, Detected, Embedded, EmbeddedFace, Face
+from app.deps import Client, ClientDep, FaceRoute, SearchCaller, ServicesDep, body
+from app.forms import CompareForm, DetectForm, EmbedForm, EmbedManyForm, KnownFace, Photo
+from app.schemas import (
+    Compared,
+    ComparedFace,
+    Detected,
+    Embedded,
+    EmbeddedFace,
+    EmbeddedItem,
+    EmbeddedMany,
+    Face,
+    PictureError,
+)
+from app.services import Services
 from app.wire import Box, ImageSize, answer
-from faces.errors import InvalidRequest, ModelMismatch, NoFace
+from faces.errors import Busy, ImageError, InvalidImage, InvalidRequest, ModelMismatch, NoFace
 from faces.loading import largest
 from faces.models import cards
+from faces.types import Analysis, Detection
 from faces.types import Box as CoreBox
-from faces.types import Detection
 
 router = APIRouter(tags=["photos"])
 DETECT = Shape(DetectForm, pictures=("image",))
 EMBED = Shape(EmbedForm, pictures=("image",), json_fields=("faces",))
+EMBED_MANY = Shape(
+    EmbedManyForm, pictures=tuple(f"image_{number}" for number in range(1, 9)), together=True
+)
+SPARE_SECONDS = 10.0
+"""A photo of several is not begun when less than this is left of the request's time."""
 COMPARE = Shape(CompareForm, pictures=("source", "target"), nested=True)
 
 
@@ -62,33 +79,77 @@ def embed(
     and the answer keeps their order. `model` makes sure that the vectors are of that model.
     """
     form = incoming.form
-    if form.model is not None and form.model not in cards.CARDS:
-        raise InvalidRequest.field("model", f"must be one of {', '.join(cards.CARDS)}")
-    if form.model is not None and form.model != parts.engine.model:
-        raise ModelMismatch(
-            f"This service makes vectors of {parts.engine.model}. Start one with "
-            f"FACE_MODEL={form.model}, or ask for {parts.engine.model}."
-        )
+    _check_model(parts, form.model)
     data = photos.picture(
         parts, client, incoming.pictures.get("image"), form.image_url, form.image_base64
     )
     known = None if form.faces is None else [_detection(face) for face in form.faces]
     found = photos.analyse(parts, client, data, "embed", known=known)
-    return answer(
-        Embedded(
-            model=found.model,
-            build=found.build,
-            dimensions=cards.card(found.model).dimensions,
-            image=ImageSize(width=found.picture.width, height=found.picture.height),
-            faces=[
-                EmbeddedFace(
-                    **Face.of(face).model_dump(),
-                    embedding=[] if face.embedding is None else face.embedding.tolist(),
-                )
-                for face in found.faces
-            ],
-            timings_ms=found.timings_ms,
+    return answer(_embedded(found))
+
+
+@router.post("/v1/embed/batch", response_model=EmbeddedMany)
+def embed_batch(
+    parts: ServicesDep,
+    caller: SearchCaller,
+    ready: FaceRoute,
+    incoming: Annotated[Incoming[EmbedManyForm], Depends(body(EMBED_MANY))],
+    client: ClientDep,
+) -> Response:
+    """The faces of up to eight photos with their vectors: what a remote indexer calls.
+
+    The photos are the parts `image_1` to `image_8` of a form and hold together no more bytes than
+    one photo may. One that is of no use has an `error` of its own; one for which the time of the
+    request does not suffice has the error `busy`: send it again.
+    """
+    _check_model(parts, incoming.form.model)
+    if not incoming.pictures:
+        raise InvalidRequest.field("body", "needs at least one of image_1 to image_8")
+    enough = client.deadline - SPARE_SECONDS
+    items = [
+        _item(parts, client, name, incoming.pictures[name], enough)
+        for name in EMBED_MANY.pictures
+        if name in incoming.pictures
+    ]
+    return answer(EmbeddedMany(items=items))
+
+
+def _item(parts: Services, client: Client, name: str, data: bytes, enough: float) -> EmbeddedItem:
+    try:
+        if time.monotonic() > enough:
+            raise Busy("There was no time left for this picture: send it again.")
+        found = photos.analyse(parts, client, data, "embed")
+    except (ImageError, Busy) as error:
+        reason = error.reason if isinstance(error, InvalidImage) else None
+        told = PictureError(code=error.code, detail=error.detail, reason=reason)
+        return EmbeddedItem(image=name, embedded=None, error=told)
+    return EmbeddedItem(image=name, embedded=_embedded(found), error=None)
+
+
+def _check_model(parts: Services, model: str | None) -> None:
+    if model is not None and model not in cards.CARDS:
+        raise InvalidRequest.field("model", f"must be one of {', '.join(cards.CARDS)}")
+    if model is not None and model != parts.engine.model:
+        raise ModelMismatch(
+            f"This service makes vectors of {parts.engine.model}. Start one with "
+            f"FACE_MODEL={model}, or ask for {parts.engine.model}."
         )
+
+
+def _embedded(found: Analysis) -> Embedded:
+    return Embedded(
+        model=found.model,
+        build=found.build,
+        dimensions=cards.card(found.model).dimensions,
+        image=ImageSize(width=found.picture.width, height=found.picture.height),
+        faces=[
+            EmbeddedFace(
+                **Face.of(face).model_dump(),
+                embedding=[] if face.embedding is None else face.embedding.tolist(),
+            )
+            for face in found.faces
+        ],
+        timings_ms=found.timings_ms,
     )
 
 

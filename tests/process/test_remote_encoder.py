@@ -20,6 +20,8 @@ from typing import Any
 import pytest
 
 from faces import processes
+from faces.loading import load_pipeline
+from faces.settings import Settings
 
 ROOT = Path(__file__).parents[2]
 KEY = "an-encoder-key-of-its-own-0123456789"
@@ -135,6 +137,63 @@ def test_an_encoder_that_goes_away_during_a_backfill_loses_nothing(
     assert media.count_documents({"state": "failed"}) == 0
     assert database["likeness_faces"].count_documents({}) >= len(photos)
     assert not (stage.folder / "var" / "models").exists(), "the dyno holds no model"
+
+
+def answered(port: int, route: str) -> int:
+    """How many requests of a route the service has answered, by its own count."""
+    request = urllib.request.Request(f"http://127.0.0.1:{port}/metrics", headers={"X-API-Key": KEY})
+    with urllib.request.urlopen(request, timeout=5) as response:  # noqa: S310
+        lines = response.read().decode().splitlines()
+    found = [
+        line
+        for line in lines
+        if f'route="{route}"' in line and line.startswith("likeness_requests_total")
+    ]
+    return int(sum(float(line.rpartition(" ")[2]) for line in found))
+
+
+def test_a_backfill_sends_several_photos_in_a_request(
+    stage: Stage, database: Any, samples_dir: Path
+) -> None:
+    photos = sorted((samples_dir / "gallery").rglob("*.jpg"))[:48]
+    (stage.folder / "cms").mkdir()
+    for number, photo in enumerate(photos):
+        shutil.copy(photo, stage.folder / "cms" / f"{number:03}.jpg")
+    (stage.folder / "cms" / "broken.jpg").write_bytes(photos[0].read_bytes()[:2000])
+    stage.encoder()
+    assert stage.start("migrations", "up", **stage.dyno).wait(60) == 0, stage.log()
+    folder = str(stage.folder / "cms")
+    run = stage.start("indexer", "once", "--folder", folder, "--source-name", "cms", **stage.dyno)
+    assert run.wait(90) == 0, stage.log()
+    media = database["likeness_media"]
+    assert media.count_documents({"state": "done"}) == len(photos)
+    (failed,) = media.find({"state": "failed"})
+    assert failed["media_id"] == "broken.jpg", "the others of its request are not held against it"
+    batches = answered(stage.encoder_port, "/v1/embed/batch")
+    alone = answered(stage.encoder_port, "/v1/embed")
+    assert batches >= 1
+    assert (batches + alone) / len(photos) <= 0.5, f"{batches} batches, {alone} alone"
+    # What travelled together is what a photo gets alone.
+    pipelines = _remote_and_local(stage)
+    for data in (photo.read_bytes() for photo in photos[:2]):
+        remote, local = (pipeline.analyse(data).faces for pipeline in pipelines)
+        for ours, theirs in zip(remote, local, strict=True):
+            assert ours.quality == pytest.approx(theirs.quality, abs=1e-5)
+            assert ours.brightness == pytest.approx(theirs.brightness, abs=1e-5)
+            assert ours.sharpness == pytest.approx(theirs.sharpness, abs=1e-5)
+    for pipeline in pipelines:
+        pipeline.close()
+
+
+def _remote_and_local(stage: Stage) -> tuple[Any, Any]:
+    local = Settings(model_dir=stage.models, face_model=MODEL)
+    remote = Settings(
+        encoder="remote",
+        encoder_url=f"http://127.0.0.1:{stage.encoder_port}",
+        encoder_api_key=KEY,
+        face_model=MODEL,
+    )
+    return load_pipeline(remote, MODEL), load_pipeline(local, MODEL)
 
 
 def test_the_web_process_says_when_the_encoder_is_away_and_when_it_is_back(

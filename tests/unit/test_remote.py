@@ -22,7 +22,7 @@ from faces.errors import (
     UnsupportedImage,
 )
 from faces.remote import Expected, RemotePipeline
-from faces.types import Box, Face
+from faces.types import Analysis, Box, Face
 
 Handler = Callable[[httpx2.Request], httpx2.Response]
 MODELS = {"items": [{"key": "m", "active": True, "dimensions": 4, "sha256": "b" * 64}]}
@@ -238,3 +238,75 @@ def test_the_check_does_not_ask_at_every_call(service: Service, pipeline: Remote
     pipeline.check()
     assert service.paths == ["/v1/models"]
     assert pipeline.build == "b" * 64
+
+
+def items(*entries: dict[str, Any]) -> dict[str, Any]:
+    return {"items": [{"embedded": None, "error": None, **entry} for entry in entries]}
+
+
+def test_several_photos_travel_in_one_request(service: Service, pipeline: RemotePipeline) -> None:
+    service.answers["/v1/embed/batch"] = [
+        items(
+            {"embedded": embedded(face(1, [1, 0, 0, 0]))},
+            {"error": {"code": "invalid_image", "reason": "truncated", "detail": "It ends."}},
+            {"embedded": embedded(face(3, [0, 1, 0, 0]))},
+        )
+    ]
+    photos = [photo(), b"no picture at all", photo(50), photo(40)]
+    first, refused, broken, last = pipeline.analyse_many(photos)
+    assert isinstance(first, Analysis)
+    assert isinstance(last, Analysis)
+    assert isinstance(refused, UnsupportedImage), "its header condemns it: it is not even sent"
+    assert isinstance(broken, InvalidImage)
+    assert broken.reason == "truncated"
+    assert [first.picture.width, last.picture.width] == [64, 40]
+    assert [a.faces[0].detection.box.x for a in (first, last)] == [1, 3]
+    assert service.paths == ["/v1/embed/batch"]
+
+
+def test_a_service_that_takes_one_photo_at_a_time_gets_them_so(
+    service: Service, pipeline: RemotePipeline
+) -> None:
+    service.answers["/v1/embed/batch"] = [problem(404, "not_found")]
+    service.answers["/v1/embed"] = [embedded(face(embedding=[1, 0, 0, 0]))]
+    for _ in range(2):
+        assert all(isinstance(a, Analysis) for a in pipeline.analyse_many([photo(), photo(50)]))
+    assert service.paths == ["/v1/embed/batch", *["/v1/embed"] * 4], "it is asked once"
+
+
+def test_photos_that_are_too_large_together_go_alone(
+    service: Service, pipeline: RemotePipeline
+) -> None:
+    service.answers["/v1/embed/batch"] = [problem(413, "request_too_large")]
+    service.answers["/v1/embed"] = [embedded(face(embedding=[1, 0, 0, 0]))]
+    assert all(isinstance(a, Analysis) for a in pipeline.analyse_many([photo(), photo(50)]))
+    assert service.paths == ["/v1/embed/batch", "/v1/embed", "/v1/embed"]
+
+
+def test_several_photos_have_the_same_retries_and_breaker(
+    service: Service, pipeline: RemotePipeline
+) -> None:
+    good = items(*[{"embedded": embedded(face(embedding=[1, 0, 0, 0]))}] * 2)
+    away = httpx2.ConnectError("refused")
+    service.answers["/v1/embed/batch"] = [away, problem(503, "busy"), good, away]
+    photos = [photo(), photo(50)]
+    assert len(pipeline.analyse_many(photos)) == 2
+    assert len(service.requests) == 3
+    with pytest.raises(EncoderUnavailable):
+        pipeline.analyse_many(photos)
+    asked = len(service.requests)
+    with pytest.raises(EncoderUnavailable):
+        pipeline.analyse(photo())
+    assert len(service.requests) == asked, "the breaker is one for both forms"
+
+
+def test_brightness_and_sharpness_come_along(service: Service, pipeline: RemotePipeline) -> None:
+    measured = {**face(embedding=[1, 0, 0, 0]), "brightness": 0.4, "sharpness": 0.7}
+    service.answers["/v1/embed"] = [embedded(measured)]
+    service.answers["/v1/detect"] = [{"faces": [measured], "timings_ms": {}}]
+    whole = pipeline.analyse(photo()).faces[0]
+    chosen = pipeline.analyse(photo(), choose=lambda faces: [0]).faces[0]
+    assert [(f.brightness, f.sharpness) for f in (whole, chosen)] == [(0.4, 0.7)] * 2
+    service.answers["/v1/embed"] = [embedded({**measured, "brightness": 7})]
+    with pytest.raises(EncoderUnavailable):
+        pipeline.analyse(photo())

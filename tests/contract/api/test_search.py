@@ -309,3 +309,24 @@ def test_a_model_that_is_not_there_cannot_be_asked_for(
         client.post("/v1/embed", files=photo, data={"model": "facenet512"}), 409, "model_mismatch"
     )
     problem(client.post("/v1/embed", files=photo, data={"model": "nn4"}), 422, "invalid_request")
+
+
+def test_several_photos_are_embedded_in_one_request_each_with_its_own_answer(
+    client: httpx2.Client, probes: dict[str, Path], problem: Check
+) -> None:
+    data = probes["madonna"].read_bytes()
+    alone = client.post("/v1/embed", files={"image": data}).json()
+    files = {"image_1": data, "image_3": data[:1500], "image_2": b"not a picture"}
+    items = client.post("/v1/embed/batch", files=files).json()["items"]
+    assert [item["image"] for item in items] == ["image_1", "image_2", "image_3"]
+    assert items[0]["error"] is None
+    assert items[0]["embedded"]["faces"] == alone["faces"]
+    assert alone["faces"][0]["brightness"] > 0
+    assert [item["error"]["code"] for item in items[1:]] == ["unsupported_image", "invalid_image"]
+    assert items[2]["error"]["reason"] == "truncated"
+    batch = "/v1/embed/batch"
+    problem(client.post(batch, files={"image_9": data}), 422, "invalid_request")
+    problem(client.post(batch, files=files, data={"model": "facenet512"}), 409, "model_mismatch")
+    problem(client.post(batch, json={}), 415, "unsupported_media_type")
+    large = {f"image_{number}": data + b"\0" * 9 * 2**20 for number in (1, 2)}
+    problem(client.post(batch, files=large), 413, "request_too_large")
