@@ -174,6 +174,53 @@ def test_a_lazy_start_binds_without_its_model_and_names_the_command_that_fetches
     assert "faces.models fetch facenet128-int8" in answer[1]["reasons"]["encoder"]
 
 
+def test_a_lazy_start_answers_loading_until_its_model_is_there_and_everything_else_at_once(
+    start: Any, port: int, models_dir: Path, tmp_path: Path
+) -> None:
+    """The model's record is a pipe, so that loading lasts until this test writes it."""
+    model = "facenet128-int8.onnx"
+    for name in ("yunet.onnx", "yunet.onnx.json", model):
+        (tmp_path / name).symlink_to(models_dir / name)
+    record, whole = tmp_path / f"{model}.json", tmp_path / "record"
+    whole.write_bytes((models_dir / record.name).read_bytes())
+    os.mkfifo(record)
+    env = {"MODEL_DIR": str(tmp_path), "FACE_MODEL": "facenet128-int8"}
+    start("app", "encoder", LAZY_LOAD_ML="true", MODEL_AUTO_FETCH="false", **env)
+
+    def ask() -> tuple[int, str, str | None]:
+        form = b'--b\r\nContent-Disposition: form-data; name="image"\r\n\r\nx\r\n--b--\r\n'
+        request = urllib.request.Request(
+            f"http://127.0.0.1:{port}/v1/detect",
+            data=form,
+            headers={"Content-Type": "multipart/form-data; boundary=b"},
+        )
+        with pytest.raises(urllib.error.HTTPError) as caught:
+            urllib.request.urlopen(request, timeout=10)  # noqa: S310
+        with caught.value as error:
+            return error.code, json.loads(error.read())["code"], error.headers["Retry-After"]
+
+    for _ in range(3):
+        status, code, later = ask()
+        assert (status, code) == (503, "loading")
+        assert later is not None
+        assert 1 <= int(later) <= 10
+        assert get(port, "/healthz") == (200, {"status": "ok"})
+        status, answer = get(port, "/readyz")
+        assert (status, answer["status"]) == (503, "loading")
+        assert get(port, "/openapi.json")[0] == 200
+        time.sleep(0.2)
+    descriptor = os.open(record, os.O_WRONLY | os.O_NONBLOCK)  # fails unless somebody reads it
+    content = whole.read_bytes()
+    os.replace(whole, record)
+    with os.fdopen(descriptor, "wb") as pipe:
+        pipe.write(content)
+    deadline = time.monotonic() + 20
+    while get(port, "/readyz")[1]["status"] != "ready":
+        assert time.monotonic() < deadline, get(port, "/readyz")
+        time.sleep(0.05)
+    assert ask()[:2] == (415, "unsupported_image")
+
+
 def test_an_eager_start_has_its_model_before_it_binds(
     start: Any, port: int, models_dir: Path
 ) -> None:
