@@ -16,6 +16,7 @@ from faces.errors import ConfigError, LikenessError
 from faces.models.cards import CARDS, card
 from faces.settings import Settings, load
 from faces.store_models import ModelStore
+from faces.watch import explain
 from migrations import choice, cli_model, indexes
 from migrations import size as sizing
 from migrations.ledger import Ledger
@@ -128,7 +129,8 @@ def _up(options: argparse.Namespace, settings: Settings, db: Db) -> int:
     _warn(plan, settings)
     names = [index.name for index in indexes.wanted(plan.active)]
     if options.wait and names:
-        runner.wait(names, options.timeout)
+        rebuilt = any(action.rebuild for action in plan.index_actions)
+        runner.wait(names, options.timeout, ready=rebuilt)
         print(f"{', '.join(names)}: queryable")
     elif plan.index_actions:
         print("The vector index is being built; `python -m migrations status` shows how far it is.")
@@ -145,6 +147,9 @@ def _plan(options: argparse.Namespace, settings: Settings, db: Db) -> int:
         print(f"# step {step.name}")
         for command in step.up():
             print(json.dumps(command))
+    for index in indexes.wanted(plan.active):
+        if (live := plan.live.get(index.name)) and live.status != "READY":
+            print(f"# {explain(index.name, live)}")
     for action in plan.index_actions:
         print(f"# {action.why}")
         for line in action.diff:
@@ -201,6 +206,8 @@ def _status(options: argparse.Namespace, settings: Settings, db: Db) -> int:
         live = plan.live.get(index.name)
         serves = "queryable" if live and live.queryable else "not queryable"
         print(f"{index.name}: {f'{live.status}, {serves}' if live else 'missing'}")
+        if live and live.status != "READY":
+            print(f"  {explain(index.name, live)}")
     for action in plan.index_actions:
         print(action.why)
         for line in action.diff:

@@ -68,7 +68,8 @@ def actions(wanted: Iterable[Wanted], live: Mapping[str, IndexState]) -> list[Ac
                 Action(update(index), f"{index.name} is not as the code defines it", diff, True)
             )
         elif state.status == "FAILED":
-            found.append(Action(update(index), f"the last build of {index.name} failed", (), True))
+            why = f"the last build of {index.name} failed"
+            found.append(Action(update(index), why, (), True))
     return found
 
 

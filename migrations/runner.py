@@ -130,13 +130,22 @@ class Runner:
                 raise ours from error
         self._say(f"{next(iter(action.command))}: {action.why}")
 
-    def wait(self, names: Sequence[str], deadline_s: float) -> None:
-        """Returns when all these indexes are queryable. Raises DeadlineExceeded, Conflict."""
+    def wait(self, names: Sequence[str], deadline_s: float, *, ready: bool = False) -> None:
+        """Returns when all these indexes are queryable. Raises DeadlineExceeded, Conflict.
+
+        `ready`: when their newest definition is, not one that serves until then.
+        """
         began = time.monotonic()
         told = ""
         while True:
             live = list_indexes(self._db)
-            waiting = [name for name in names if not (live.get(name) and live[name].queryable)]
+            waiting = [
+                name
+                for name in names
+                if (state := live.get(name)) is None
+                or not state.queryable
+                or (ready and state.status != "READY")
+            ]
             if not waiting:
                 return
             state = live.get(waiting[0])
