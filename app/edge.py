@@ -25,7 +25,7 @@ from app.gate import ClientGone
 from app.metrics import Metrics
 from app.peers import only_this_machine
 from app.tracing import Stages, Tracing
-from faces.errors import DeadlineExceeded, LikenessError, MalformedRequest
+from faces.errors import Busy, DeadlineExceeded, LikenessError, MalformedRequest
 
 OPEN_PATHS = frozenset({"/healthz", "/readyz"})
 LINGER_SECONDS = 2.0
@@ -100,6 +100,12 @@ class Edge:
             await self._problem(self._worded(error, scope, exchange), scope, reply)
         except ClientGone:
             reply.status = 499
+        except asyncio.CancelledError:
+            # Only the server cancels: it is told to end, and its grace is over.
+            if reply.started:
+                raise
+            stopping = Busy("The service is stopping and did not finish this: send it again.")
+            await self._problem(self._worded(stopping, scope, exchange), scope, reply)
         except Exception as error:
             self._report(error, exchange)
             await self._problem(self._worded(LikenessError(), scope, exchange), scope, reply)
@@ -142,6 +148,8 @@ class Edge:
         except asyncio.CancelledError:
             exchange.gone.set()
             task.cancel()
+            if not reply.started:
+                reply.detach()
             raise
         if task.done():
             task.result()

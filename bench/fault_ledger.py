@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -33,7 +34,10 @@ class Item:
 
 
 class Client:
-    """Sends operations through the service's API and keeps the fsynced ledger of them."""
+    """Sends operations through the service's API and keeps the fsynced ledger of them.
+
+    Several threads may use it, each for an item of its own.
+    """
 
     def __init__(self, system: System, photos: Mapping[str, bytes], folder: Path) -> None:
         self.system = system
@@ -45,6 +49,7 @@ class Client:
         self.maybe_subjects: set[str] = set()
         self.statuses: dict[str, int] = {}
         self.slowest = 0.0
+        self._lock = threading.Lock()
         self._file = (folder / "ledger.jsonl").open("a", encoding="utf-8")
         self._http = httpx2.Client(base_url=f"http://127.0.0.1:{system.port}", timeout=30)
 
@@ -75,7 +80,11 @@ class Client:
             self._count("no answer")
             return 0, {}
         self.slowest = max(self.slowest, time.monotonic() - began)
-        body = answer.json()
+        try:
+            body = answer.json()
+        except ValueError:
+            said = f"{answer.status_code} without JSON: {answer.text[:80]!r}"
+            raise Wrong(f"{method} {path} was answered {said}") from None
         code = str(answer.status_code) + (f" {body['code']}" if "code" in body else "")
         self._count(code)
         if answer.status_code == 500:
@@ -209,12 +218,14 @@ class Client:
             raise Wrong(f"{what} was answered {status} without a code")
 
     def _count(self, key: str) -> None:
-        self.statuses[key] = self.statuses.get(key, 0) + 1
+        with self._lock:
+            self.statuses[key] = self.statuses.get(key, 0) + 1
 
     def _note(self, *words: str) -> None:
-        self._file.write(json.dumps([round(time.time(), 3), *words]) + "\n")
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        with self._lock:
+            self._file.write(json.dumps([round(time.time(), 3), *words]) + "\n")
+            self._file.flush()
+            os.fsync(self._file.fileno())
 
 
 def written(folder: Path) -> int:

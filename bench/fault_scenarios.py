@@ -8,6 +8,7 @@ import signal
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 from bench.fault_ledger import Client
 from bench.fault_proxy import Kind
@@ -18,11 +19,12 @@ OTHER_MODELS = ("sface-int8", "facenet128-int8")
 
 
 def some_work(client: Client, chance: random.Random) -> None:
-    """Uploads, one repeated, one replaced, one deleted."""
+    """Uploads at once, then one repeated and one deleted."""
     photos = sorted(client.photos)
     keys = [f"own-{number}" for number in range(6)]
-    for key in chance.sample(keys, 3):
-        client.put(key, chance.choice(photos))
+    chosen = [(key, chance.choice(photos)) for key in chance.sample(keys, 3)]
+    with ThreadPoolExecutor(len(chosen)) as threads:
+        list(threads.map(lambda pair: client.put(*pair), chosen))
     known = sorted(key for key in client.items if client.items[key].sure)
     if known:
         key = chance.choice(known)

@@ -77,6 +77,30 @@ def test_an_error_that_nobody_foresaw_says_nothing_of_itself(
     assert "RuntimeError" in captured.out + captured.err
 
 
+def test_what_a_stopping_server_cuts_off_is_told_to_come_again() -> None:
+    gone: list[bool] = []
+
+    async def slow(scope: Any, receive: Any, send: Any) -> None:
+        try:
+            await asyncio.sleep(60)
+        finally:
+            gone.append(exchange.of(scope).gone.is_set())
+            await send({"type": "http.response.start", "status": 500, "headers": []})
+
+    async def stopped() -> tuple[dict[str, Any], bytes]:
+        task = asyncio.create_task(call(slow, request()))
+        await asyncio.sleep(0.05)
+        task.cancel()
+        return await task
+
+    start, body = asyncio.run(stopped())
+    assert start["status"] == 503
+    assert json.loads(body)["code"] == "busy"
+    assert "stopping" in json.loads(body)["detail"]
+    assert dict(start["headers"])[b"retry-after"]
+    assert gone == [True]
+
+
 def test_our_errors_have_their_status_wherever_they_come_from() -> None:
     async def away(scope: Any, receive: Any, send: Any) -> None:
         raise DatabaseUnavailable
