@@ -158,6 +158,15 @@ class ModelStore:
                 {"_id": ACTIVE, "model": key}, {"$set": {"left_behind": missing}}
             )
 
+    def note_build(self, key: str, build: str) -> None:
+        """Stores the active model's build, which was not known when it was chosen."""
+
+        def work(document: Document) -> Document:
+            unknown = document["model"] == key and not document["build"]
+            return {"build": build} if unknown else {}
+
+        self._change(work)
+
     def _present(self) -> Document:
         with translate():
             document = self._db[MODELS].find_one({"_id": ACTIVE})

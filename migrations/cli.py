@@ -17,7 +17,7 @@ from faces.models.cards import CARDS, card
 from faces.settings import Settings, load
 from faces.store_models import ModelStore
 from faces.watch import explain
-from migrations import choice, cli_model, indexes
+from migrations import census, choice, cli_model, indexes
 from migrations import size as sizing
 from migrations.ledger import Ledger
 from migrations.runner import Plan, Runner
@@ -125,7 +125,12 @@ def _say(line: str) -> None:
 
 def _up(options: argparse.Namespace, settings: Settings, db: Db) -> int:
     runner = Runner(db, discover(), _say)
-    plan = runner.up(lambda: choice.choose(settings), post=options.post, to=options.to)
+    plan = runner.up(
+        lambda: choice.choose(settings),
+        post=options.post,
+        to=options.to,
+        build_of=lambda key: choice.build_of(settings, key),
+    )
     _warn(plan, settings)
     names = [index.name for index in indexes.wanted(plan.active)]
     if options.wait and names:
@@ -159,10 +164,8 @@ def _plan(options: argparse.Namespace, settings: Settings, db: Db) -> int:
         print(json.dumps(action.command))
     created = sum("createSearchIndexes" in action.command for action in plan.index_actions)
     if created:
-        count = len(plan.live) + created
-        print(
-            f"# {count} search index(es) here afterwards; M0 takes 3, Flex 10, over all databases"
-        )
+        for line in census.lines(census.take(db), created):
+            print(f"# {line}")
     if not plan.steps and not plan.index_actions:
         print("# nothing to do")
     _warn(plan, settings)

@@ -84,11 +84,13 @@ class Runner:
         *,
         post: bool = False,
         to: str | None = None,
+        build_of: Callable[[str], str] = lambda key: "",
     ) -> Plan:
         """Applies what is due and returns what it was; does not wait for indexes to be built.
 
         `choose` gives model key and encoder build for a database that has no active model, or None
-        to leave it without.
+        to leave it without. `build_of` says which build of a model is here, empty when none is: it
+        is noted for a model that was chosen before its files were there.
         """
         with self.lease():
             before = self.plan(post=post, to=to)
@@ -100,12 +102,21 @@ class Runner:
                 if chosen is not None:
                     active = self._models.choose(*chosen)
                     self._say(f"the active model is {active.key}")
+            self._note_build(build_of)
             plan = self.plan(post=post, to=to)
             if to is not None:
                 plan = replace(plan, index_actions=())
             for action in plan.index_actions:
                 self.send(action)
         return Plan(before.steps, plan.later, plan.index_actions, plan.unknown, plan.active)
+
+    def _note_build(self, build_of: Callable[[str], str]) -> None:
+        active = self._models.active()
+        if active is None or active.build:
+            return
+        if build := build_of(active.key):
+            self._models.note_build(active.key, build)
+            self._say(f"noted which build of {active.key} makes the vectors")
 
     def down(self) -> Step | None:
         """Reverts the last applied step that this code knows; None when there is none."""

@@ -10,8 +10,10 @@ from pathlib import Path
 import pytest
 
 from faces.database import FACES, MIGRATIONS, Db
+from faces.models import files
 from faces.store import Store
 from faces.types import MediaInfo, MediaRef
+from migrations import census
 from migrations.cli import main
 from tests.contract.store.conftest import connected
 from tests.faces_made import row_of_faces
@@ -72,6 +74,54 @@ def test_drift_is_shown_and_exits_1(command: Command, here: Db) -> None:
     assert "MiB more disk" in out
     assert command("up")[0] == 0
     assert command("status")[0] == 0
+
+
+def test_a_plan_counts_the_search_indexes_of_all_databases(
+    command: Command, here: Db, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = here.client[f"{here.name}_other"]
+    field = {"type": "vector", "path": "v", "numDimensions": 3, "similarity": "cosine"}
+    other["things"].insert_one({"v": [1.0, 2.0, 3.0]})
+    other.command(
+        {
+            "createSearchIndexes": "things",
+            "indexes": [{"name": "x", "type": "vectorSearch", "definition": {"fields": [field]}}],
+        }
+    )
+    try:
+        seen = census.take(here)
+        assert seen.unseen == ()
+        assert seen.count >= 1
+        code, out, _ = command("plan")
+        assert code == 0
+        # Other tests of this worker have indexes on the same server.
+        (line,) = [line for line in out.splitlines() if "on the cluster afterwards" in line]
+        assert int(line.split()[1]) == seen.count + 1
+        monkeypatch.setattr(census, "MOST", 0)
+        code, out, _ = command("plan")
+        assert f"{other.name}.things" in out
+        assert "could not be looked into" in out
+    finally:
+        here.client.drop_database(other.name)
+
+
+def test_the_build_is_noted_when_the_models_files_are_there(
+    command: Command, here: Db, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command("up", "--wait")
+    found = Store(here).active_model()
+    assert found is not None
+    assert found.build == ""
+    monkeypatch.setattr(files, "build_sha256", lambda folder, key: f"build of {key}")
+    assert command("up")[0] == 0
+    found = Store(here).active_model()
+    assert found is not None
+    assert found.build == "build of facenet128"
+    monkeypatch.setattr(files, "build_sha256", lambda folder, key: "another")
+    command("up")
+    found = Store(here).active_model()
+    assert found is not None
+    assert found.build == "build of facenet128", "a known build is never changed"
 
 
 def test_a_differing_face_model_is_a_warning(
