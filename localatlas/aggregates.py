@@ -38,7 +38,13 @@ class Aggregates:
 
     async def aggregate(self, body: Body, exchange: Exchange) -> Body | None:
         """The reply to an aggregate, or None when it holds none of our stages."""
-        if not rewrite.mentions(body.get("pipeline")):
+        pipeline = body.get("pipeline")
+        if not rewrite.mentions(pipeline):
+            if isinstance(pipeline, list) and rewrite.reads_score(pipeline):
+                if isinstance(body["aggregate"], str):
+                    database = str(body.get("$db", ""))
+                    await self._backend.may_read(database, body["aggregate"], exchange)
+                raise rewrite.no_score()
             return None
         prepared = await self._prepare(body, exchange)
         return await exchange.run(prepared)

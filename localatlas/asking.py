@@ -82,7 +82,9 @@ class Asking:
             return None
         cursor = await self._client[database].list_collections(filter={"name": name})
         async for info in cursor:
-            return bytes(info.get("info", {}).get("uuid", b"")), str(info.get("type", "collection"))
+            # The embedded engine lists a time series as a collection with options of one.
+            kind = "timeseries" if "timeseries" in info.get("options", {}) else info.get("type")
+            return bytes(info.get("info", {}).get("uuid", b"")), str(kind or "collection")
         return None
 
     async def listed(self, namespace: Namespace, target: Target) -> list[Body]:

@@ -34,7 +34,7 @@ ANSWERED = frozenset(
 WATCHED = frozenset({"create", "collMod", "update", "findAndModify", "findandmodify", "bulkWrite"})
 LONGEST_WATCHED = 256 * 1024
 # An aggregate that mentions none of these is the backend's business.
-STAGES = (b"$vectorSearch", b"$listSearchIndexes")
+STAGES = (b"$vectorSearch", b"$listSearchIndexes", b"vectorSearchScore")
 _READ_AHEAD = 256 * 1024
 
 

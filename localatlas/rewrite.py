@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from localatlas.errors import failure
+from localatlas.errors import CommandError, failure
 from localatlas.pipeline import LIST_INDEXES, VECTOR_SEARCH, sub_pipelines
 
 Document = dict[str, Any]
@@ -69,16 +69,20 @@ def reads_score(rest: Pipeline) -> bool:
     return any(_reads_score(stage) for stage in rest)
 
 
+def no_score() -> CommandError:
+    """Return the error for a stage that reads a score which its documents do not have."""
+    return failure(
+        META_NOT_AVAILABLE, "query requires vectorSearchScore metadata, but it is not available"
+    )
+
+
 def _last_reader(rest: Pipeline) -> int:
     """The position of the last stage that reads the score, or -1."""
     last, forgotten = -1, False
     for position, stage in enumerate(rest):
         if _reads_score(stage):
             if forgotten:
-                raise failure(
-                    META_NOT_AVAILABLE,
-                    "query requires vectorSearchScore metadata, but it is not available",
-                )
+                raise no_score()
             last = position
         forgotten = forgotten or any(name in _FORGETTING for name in stage)
     return last
