@@ -25,7 +25,15 @@ from app.schemas import (
 )
 from app.services import Services
 from app.wire import Box, ImageSize, answer
-from faces.errors import Busy, ImageError, InvalidImage, InvalidRequest, ModelMismatch, NoFace
+from faces.errors import (
+    Busy,
+    DeadlineExceeded,
+    ImageError,
+    InvalidImage,
+    InvalidRequest,
+    ModelMismatch,
+    NoFace,
+)
 from faces.loading import largest
 from faces.models import cards
 from faces.types import Analysis, Detection
@@ -105,25 +113,32 @@ def embed_batch(
     _check_model(parts, incoming.form.model)
     if not incoming.pictures:
         raise InvalidRequest.field("body", "needs at least one of image_1 to image_8")
-    enough = client.deadline - SPARE_SECONDS
+    hurried = Client(client.gone, client.deadline - SPARE_SECONDS)
     items = [
-        _item(parts, client, name, incoming.pictures[name], enough)
+        item(parts, hurried, name, incoming.pictures[name])
         for name in EMBED_MANY.pictures
         if name in incoming.pictures
     ]
     return answer(EmbeddedMany(items=items))
 
 
-def _item(parts: Services, client: Client, name: str, data: bytes, enough: float) -> EmbeddedItem:
+def item(parts: Services, client: Client, name: str, data: bytes) -> EmbeddedItem:
+    """What came of one picture of several; past the client's deadline it is not begun."""
     try:
-        if time.monotonic() > enough:
-            raise Busy("There was no time left for this picture: send it again.")
+        if time.monotonic() > client.deadline:
+            raise DeadlineExceeded
         found = photos.analyse(parts, client, data, "embed")
-    except (ImageError, Busy) as error:
+    except (DeadlineExceeded, Busy):
+        late = Busy("There was no time left for this picture: send it again.")
+        return _refused(name, PictureError(code=late.code, detail=late.detail))
+    except ImageError as error:
         reason = error.reason if isinstance(error, InvalidImage) else None
-        told = PictureError(code=error.code, detail=error.detail, reason=reason)
-        return EmbeddedItem(image=name, embedded=None, error=told)
+        return _refused(name, PictureError(code=error.code, detail=error.detail, reason=reason))
     return EmbeddedItem(image=name, embedded=_embedded(found), error=None)
+
+
+def _refused(name: str, error: PictureError) -> EmbeddedItem:
+    return EmbeddedItem(image=name, embedded=None, error=error)
 
 
 def _check_model(parts: Services, model: str | None) -> None:

@@ -61,7 +61,7 @@ def test_a_request_holds_no_more_bytes_than_it_may_and_a_large_photo_goes_alone(
 
 
 def test_a_photo_s_own_error_is_its_own_and_a_lost_request_is_everybody_s() -> None:
-    gather = Gather(Service(), most=8, most_bytes=100, linger=0.2)
+    gather = Gather(Service(), most=2, most_bytes=100, linger=5.0)
     with ThreadPoolExecutor(2) as pool:
         bad, good = pool.submit(gather.analyse, b"bad"), pool.submit(gather.analyse, b"good")
         with pytest.raises(InvalidImage):
