@@ -7,6 +7,7 @@ import argparse
 from faces.database import Db
 from faces.errors import Conflict
 from faces.models.cards import card
+from faces.records import ActiveModel
 from faces.reembed import handler
 from faces.settings import Settings
 from faces.store_models import ModelStore
@@ -67,6 +68,8 @@ def run(options: argparse.Namespace, settings: Settings, db: Db, *, say: Say, te
             raise Conflict(
                 "No switch is being prepared: `python -m migrations model KEY` begins one."
             )
+        runner.wait([active.next.index], options.timeout)
+        _gate(db, active, active.next, say)
         return _finish(options, switch, runner, active.next.key, tell)
     return _switch(options, settings, db, switch, runner, say, tell)
 
@@ -101,18 +104,23 @@ def _switch(
     upcoming = switch.ready(key)
     if upcoming is not None:
         runner.wait([upcoming.index], options.timeout)
-        if upcoming.quantization != "none":
-            exact = before if before.key == key else upcoming
-            value = recall.check(db, upcoming, exact)
-            say(f"recall@10 of {upcoming.index} is {value:.3f}")
-            Ledger(db).note(
-                f"index/{upcoming.index}",
-                {"quantization": upcoming.quantization, "recall_at_10": value},
-            )
+        _gate(db, before, upcoming, say)
     if options.no_flip:
         tell("prepared; `python -m migrations model flip` switches")
         return 0
     return _finish(options, switch, runner, key, tell)
+
+
+def _gate(db: Db, active: ActiveModel, upcoming: ActiveModel, say: Say) -> None:
+    """Raises Conflict for a quantised index that finds too little; a rollback was gated before."""
+    if upcoming.quantization == "none" or upcoming.rolled_back:
+        return
+    value = recall.check(db, upcoming, active if active.key == upcoming.key else upcoming)
+    say(f"recall@10 of {upcoming.index} is {value:.3f}")
+    Ledger(db).note(
+        f"index/{upcoming.index}",
+        {"quantization": upcoming.quantization, "recall_at_10": value},
+    )
 
 
 def _finish(

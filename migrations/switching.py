@@ -7,6 +7,7 @@ time.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -19,7 +20,7 @@ from faces.leases import Holder
 from faces.models.cards import card
 from faces.presence import WORKER, Presence
 from faces.records import ActiveModel, Quantization
-from faces.search import index_name, vector_path
+from faces.search import index_definition, index_name, vector_path
 from faces.store import Store
 from faces.store_models import ModelStore
 from faces.watch import list_indexes
@@ -64,6 +65,12 @@ class Switch:
             active = self._active()
             if active.next is not None and active.next.key == wish.key:
                 index = active.next.index
+                if active.next.quantization != wish.quantization:
+                    raise Conflict(
+                        f"A switch to {wish.key} with quantization {active.next.quantization} is "
+                        "being prepared: `python -m migrations model flip` finishes it, "
+                        "`python -m migrations model prune` drops it."
+                    )
             else:
                 index = self._free_name(active, wish)
             active = self._models.begin_switch(wish.key, wish.build, index, wish.quantization)
@@ -221,12 +228,18 @@ class Switch:
             wish.quantization,
         ):
             return previous.index
-        if active.key != wish.key:
-            return index_name(wish.key)
-        if active.quantization == wish.quantization:
+        if (active.key, active.quantization) == (wish.key, wish.quantization):
             raise Conflict(f"{wish.key} is the active model already.")
-        version = int(active.index.rpartition("_v")[2])
-        return index_name(wish.key, version + 1)
+        taken = {active.index} | ({previous.index} if previous is not None else set())
+        live = list_indexes(self._db)
+        definition = index_definition(wish.key, card(wish.key).dimensions, wish.quantization)
+        # What a killed prune left is used when it is the same index; nothing is redefined.
+        return next(
+            name
+            for name in (index_name(wish.key, version) for version in itertools.count(1))
+            if name not in taken
+            and not (name in live and indexes.differences(definition, live[name].definition))
+        )
 
     def _let_requests_end(self, active: ActiveModel) -> None:
         """Returns when no request can still search with the model that was active before."""
