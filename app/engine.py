@@ -245,6 +245,12 @@ class Engine:
                 f"`python -m faces.models verify` shows what is there, "
                 f"`python -m faces.models fetch {key}` gets what is missing."
             )
+        except MemoryError:
+            # Of the next model, too: what serves goes on serving, and the switch hears of it.
+            return (
+                f"There is not enough memory for {key} beside what is loaded: take a larger "
+                "machine, or fewer processes on it."
+            )
         with self._lock:
             self._loaded[key] = _Loaded(pipeline)
         ms = round((time.monotonic() - began) * 1000)

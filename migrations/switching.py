@@ -18,7 +18,7 @@ from faces.errors import Conflict
 from faces.job_run import Handler, run_claimed
 from faces.leases import Holder
 from faces.models.cards import card
-from faces.presence import WORKER, Presence
+from faces.presence import WORKER, Presence, Process
 from faces.records import ActiveModel, Quantization
 from faces.search import index_definition, index_name, vector_path
 from faces.store import Store
@@ -124,7 +124,7 @@ class Switch:
             stuck = [process for process in waiting if process.problem]
             if stuck or (waiting and time.monotonic() > until):
                 self._models.set_stage(key, "idle")
-                named = ", ".join(f"{p.role} {p.name.split('/')[1]}" for p in stuck or waiting)
+                named = ", ".join(f"{p.role} {_machine(p)}" for p in stuck or waiting)
                 why = stuck[0].problem if stuck else f"not within {timeout_s:.0f} s"
                 raise Conflict(f"Not every process has loaded {key}: {named} ({why}).")
             if not waiting:
@@ -316,6 +316,12 @@ class Switch:
                 count += self._db[FACES].bulk_write(writes, ordered=False).modified_count
             after = rows[-1]["_id"]
             self._say(f"dropped {count} vectors of {key}")
+
+
+def _machine(process: Process) -> str:
+    """The host's name and the process's number there, as an operator knows them."""
+    _, host, *_, pid, _, _ = process.name.split("/")
+    return f"{host} pid {pid}"
 
 
 def check_left(key: str, missing: int, leave_behind: int) -> None:
