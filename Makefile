@@ -33,7 +33,7 @@ run: .venv/.stamp
 test: .venv/.stamp lint
 	@$(PY) -m faces.models fetch facenet128 facenet128-int8 sface sface-int8 --samples
 	@$(PY) -m pytest -n 2 --dist loadgroup -m "not browser and not clients and not atlas"
-	@echo "make test: not run here: test-ui (needs a browser), test-clients (needs node), bench-peers (needs the peer stacks), contract on a real Atlas (needs MONGODB_URI)"
+	@echo "make test: not run here: test-ui (needs a browser), test-clients (needs node), bench-peers (needs the peer stacks), contract on a real Atlas (needs MONGODB_URI), and the long ones: fuzz, hostile, faults, load, dyno"
 
 lint: .venv/.stamp
 	@$(PY) -m ruff check . && $(PY) -m ruff format --check --quiet .

@@ -30,9 +30,14 @@ class Lagging:
 
     def row(self, number: int) -> dict[str, Any]:
         return {
-            "_id": f"f{number:03}", "media_id": f"m{number}", "image_id": "i",
-            "collection": "c", "subject_id": None, "hidden": number in self.hidden,
-            "score": 0.99 - number / 10_000, "box": {"x": 0, "y": 0, "width": 1, "height": 1},
+            "_id": f"f{number:03}",
+            "media_id": f"m{number}",
+            "image_id": "i",
+            "collection": "c",
+            "subject_id": None,
+            "hidden": number in self.hidden,
+            "score": 0.99 - number / 10_000,
+            "box": {"x": 0, "y": 0, "width": 1, "height": 1},
         }
 
 
