@@ -27,6 +27,8 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
         system.up()
         client = Client(system, photos(), folder)
         client.learn(4)
+        nothing(client, random.Random(0))  # so that each test finds faces, in whatever order
+        fault_checks.recovered(client)
         yield client
         client.close()
     finally:

@@ -41,7 +41,7 @@ from faces.errors import (
     StorageFull,
 )
 from faces.leases import Holder
-from faces.settings import Settings
+from faces.settings import Settings, load
 from faces.store import Store
 from faces.types import MediaInfo, MediaRef
 from migrations.runner import Runner
@@ -227,10 +227,13 @@ class TestConnecting:
                 store.items("default")
         assert "127.0.0.1" not in raised.value.detail
 
-    @pytest.mark.parametrize("uri", ["http://x", "mongodb://", "mongodb://a:b@c:d:e"])
-    def test_a_uri_that_cannot_be_is_refused_without_repeating_it(self, uri: str) -> None:
+    @pytest.mark.parametrize("uri", ["http://x", "mongodb://?x", "mongodb://a:b@c:d:e"])
+    def test_a_uri_that_cannot_be_is_refused_without_repeating_it(
+        self, uri: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("MONGODB_URI", uri)
         with pytest.raises(ConfigError) as raised:
-            connect(settings(uri), "web")
+            load()
         assert uri not in raised.value.detail
 
     def test_without_a_uri(self) -> None:
