@@ -26,7 +26,7 @@ from faces.settings import load
 
 CLIENTS = 8
 CROWD = 64
-CROWD_SECONDS = 20.0
+CROWD_SECONDS = 60.0
 SECONDS = 6.0
 JSON = {"Content-Type": "application/json"}
 FORM = {"Content-Type": "multipart/form-data; boundary=b"}
