@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from faces.database import FACES
-from faces.finder import _OneSearch
 from faces.records import ActiveModel
 from faces.search import SearchRequest
+from faces.search_rounds import SearchRounds
 from tests.faces_made import MODEL, vector
 
 ACTIVE = ActiveModel(MODEL, "b1", "i")
@@ -42,7 +42,7 @@ class Lagging:
 
 
 def run(faces: Lagging, known: int, **request: Any) -> tuple[list[str], bool]:
-    one = _OneSearch(
+    one = SearchRounds(
         {FACES: faces},  # type: ignore[arg-type]
         SearchRequest("c", **request),
         ACTIVE,

@@ -11,8 +11,7 @@ from typing import Any
 import pytest
 from pymongo import MongoClient, monitoring
 
-from faces import filters, search
-from faces import finder as finder_module
+from faces import filters, search, search_rounds
 from faces import watch as watch_module
 from faces.database import FACES
 from faces.errors import Conflict, IndexNotReady, InvalidRequest, NotFound
@@ -252,7 +251,7 @@ class TestGroups:
             lambda found: len(found.faces[0]) == 56,
         )
         monkeypatch.setattr(search, "MAX_ROWS", 4)
-        monkeypatch.setattr(finder_module, "_SLACK", 0)
+        monkeypatch.setattr(search_rounds, "_SLACK", 0)
         request = SearchRequest(limit=6, group_by="media")
         found = searching.finder.vectors(request, [vector(1)])
         assert not found.complete
