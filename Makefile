@@ -15,7 +15,7 @@ help:
 	@echo "make test-ui, test-clients, contract, fuzz, hostile: what make test does not run"
 	@echo "make dyno   build the slug, run it as the platform would, and hold it to the guide's figures"
 	@echo "make faults break the whole system in every listed way and check that nothing is lost [ONLY=… SEED=… MINUTES=…]"
-	@echo "make load   searches, uploads and a backfill at once for a minute: latencies, errors, memory [SECONDS=…]"
+	@echo "make load   searches, uploads and a backfill at once for five minutes: latencies, errors, memory [SECONDS=…]"
 	@echo "make lock   resolve and write the three hash-locked requirement files"
 
 .venv/.stamp: requirements-dev.txt

@@ -1,103 +1,99 @@
 """`python -m bench load`: searches, uploads and a backfill at once, on loopback, for a while.
 
-Every client waits for its answer before it sends again; a refusal (`busy`, `rate_limited`) is
-counted and its `Retry-After` is kept, as a client should.
+Then one key floods far over its rate limit, and another must not feel it. Ends with status 1 on
+an answer that may not be, on an upload that was acknowledged and is not there, and on a backfill
+that stood still.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import random
 import shutil
-import statistics
 import sys
 import tempfile
 import threading
 import time
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import httpx2
-import numpy as np
 
-from bench.fault_system import System
+from bench import flood
+from bench.crowd import Crowd
+from bench.fault_ledger import BASE, Client
+from bench.fault_system import Wrong
+from bench.load_system import Plain, gallery, vectors, with_a_face
 from bench.report import Row, say, table
-from bench.trees import pss_mib
-from faces.settings import load
 
-BASE = "/v1/collections/default"
-REFUSED = ("busy", "rate_limited")
+ITEMS = 50
+"""How many ids each uploading client uses, over and over."""
+LISTED = 200
 
 
-class Load:
-    """Clients that run until told to stop, and what they saw."""
+class Uploads:
+    """What was sent under which id, and what the service acknowledged last."""
 
-    def __init__(self, port: int, photos: Sequence[bytes]) -> None:
-        self.url = f"http://127.0.0.1:{port}"
-        self.photos = photos
-        self.stop = threading.Event()
-        self.took: dict[str, list[float]] = {}
-        self.codes: dict[str, Counter[str]] = {}
+    def __init__(self, photos: Sequence[bytes]) -> None:
+        self._photos = photos
         self._lock = threading.Lock()
-        self._threads: list[threading.Thread] = []
+        self.acknowledged: dict[str, tuple[str, set[str]]] = {}
+        self._unsure: set[str] = set()
 
-    def start(self, name: str, clients: int, act: Callable[[httpx2.Client, int], Any]) -> None:
-        """Start clients that repeat `act`, which returns an answer."""
-        self.took.setdefault(name, [])
-        self.codes.setdefault(name, Counter())
-        for number in range(clients):
-            thread = threading.Thread(target=self._run, args=(name, number, act), daemon=True)
-            self._threads.append(thread)
-            thread.start()
-
-    def join(self) -> None:
-        """Stop all clients and wait for their last answers."""
-        self.stop.set()
-        for thread in self._threads:
-            thread.join(60)
-
-    def _run(self, name: str, number: int, act: Callable[[httpx2.Client, int], Any]) -> None:
-        turn = number
-        with httpx2.Client(base_url=self.url, timeout=40, trust_env=False) as client:
-            while not self.stop.is_set():
-                began = time.monotonic()
-                try:
-                    answer = act(client, turn)
-                except httpx2.TransportError as error:
-                    self._count(name, type(error).__name__, None)
-                    self.stop.wait(0.5)
-                    continue
-                finally:
-                    turn += 100
-                took = time.monotonic() - began
-                if answer.is_success:
-                    self._count(name, str(answer.status_code), took)
-                    continue
-                code = str(answer.json().get("code"))
-                self._count(name, f"{answer.status_code} {code}", None)
-                self.stop.wait(min(5.0, float(answer.headers.get("retry-after", 1))))
-
-    def _count(self, name: str, code: str, took: float | None) -> None:
+    def act(self, client: httpx2.Client, turn: int) -> httpx2.Response:
+        """Put another picture under one of the client's ids."""
+        # Bytes behind the end of a picture are ignored, and make it another picture.
+        data = self._photos[turn % len(self._photos)] + turn.to_bytes(8, "big")
+        media_id = f"load-{turn % 100}-{turn // 100 % ITEMS}"
         with self._lock:
-            self.codes[name][code] += 1
-            if took is not None:
-                self.took[name].append(took)
+            self._unsure.add(media_id)
+        answer = client.put(f"{BASE}/media/{media_id}", files={"image": ("p.jpg", data)})
+        if answer.is_success:
+            faces = {face["face_id"] for face in answer.json()["faces"]}
+            with self._lock:
+                self._unsure.discard(media_id)
+                self.acknowledged[media_id] = (hashlib.sha256(data).hexdigest(), faces)
+        elif answer.status_code < 500 or answer.json().get("code") == "busy":
+            with self._lock:  # refused: what was there is there
+                self._unsure.discard(media_id)
+        return answer
+
+    def lost(self, system: Plain) -> list[str]:
+        """A sentence for each acknowledged upload that is not stored as it was acknowledged."""
+        found = []
+        for media_id, (sha, faces) in sorted(self.acknowledged.items()):
+            if media_id in self._unsure:
+                continue
+            key = {"collection": "default", "media_id": media_id}
+            row = system.db.likeness_media.find_one(key)
+            stored = {face["_id"] for face in system.db.likeness_faces.find(key, {"_id": 1})}
+            if row is None or row["state"] != "done" or row["sha256"] != sha:
+                found.append(f"the acknowledged upload of {media_id} is lost")
+            elif stored != faces:
+                found.append(f"{media_id}: {len(stored)} faces instead of the {len(faces)} "
+                             "acknowledged")  # fmt: skip
+        return found
 
 
 def main(argv: Sequence[str]) -> int:
-    """Exit status 0 when nothing was answered 500 or not at all, and the backfill went on."""
+    """Exit status 0 when nothing was answered wrongly and nothing was lost."""
     parser = argparse.ArgumentParser(prog="python -m bench load", description=__doc__)
-    parser.add_argument("--seconds", type=float, default=60.0, help="how long (%(default)s)")
-    parser.add_argument("--clients", type=int, default=4, help="searching clients (%(default)s)")
+    parser.add_argument("--seconds", type=float, default=300.0, help="how long (%(default)s)")
+    parser.add_argument("--clients", type=int, default=4, help="searching by photo (%(default)s)")
+    parser.add_argument("--vectors", type=int, default=2, help="searching by vector (%(default)s)")
+    parser.add_argument("--uploads", type=int, default=2, help="uploading (%(default)s)")
     given = parser.parse_args(argv)
     folder = Path(tempfile.mkdtemp(prefix="likeness-load-"))
-    system = System(folder / "system", proxied=False)
+    system = Plain(folder / "system")
     try:
         say("load: starting the system")
         system.up()
-        rows, wrong = _measure(system, given.seconds, given.clients)
+        rows, wrong = _measure(system, folder, given)
+        more, less = flood.measure(system, max(10.0, min(30.0, given.seconds / 10)))
+        rows, wrong = rows + more, wrong + less
+    except Wrong as error:
+        rows, wrong = [], [str(error)]
     finally:
         system.down()
     print(table(rows))
@@ -110,95 +106,57 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
-def _measure(system: System, seconds: float, clients: int) -> tuple[list[Row], list[str]]:
-    photos = _photos()
-    load = Load(system.port, list(photos.values()))
-    chance = random.Random(1)
-    files = [{"image": ("p.jpg", data)} for data in load.photos]
+def _measure(system: Plain, folder: Path, given: argparse.Namespace) -> tuple[list[Row], list[str]]:
+    client = Client(system, gallery(), folder)
+    photos = with_a_face(client)
+    known = vectors(client, photos)
+    files = [{"image": ("p.jpg", data)} for data in photos.values()]
+    uploads, crowd = Uploads(list(photos.values())), Crowd(system.port)
 
-    def search(client: httpx2.Client, turn: int) -> Any:
-        return client.post("/v1/search", files=files[turn % len(files)], data={"limit": "5"})
+    def by_photo(http: httpx2.Client, turn: int) -> httpx2.Response:
+        return http.post("/v1/search", files=files[turn % len(files)], data={"limit": "5"})
 
-    def upload(client: httpx2.Client, turn: int) -> Any:
-        # Bytes behind the end of a picture are ignored, and make it another picture.
-        data = load.photos[turn % len(files)] + turn.to_bytes(8, "big")
-        return client.put(f"{BASE}/media/load-{turn // 100 % 50}", files={"image": ("p.jpg", data)})
+    def by_vector(http: httpx2.Client, turn: int) -> httpx2.Response:
+        return http.post("/v1/search", json={"vector": known[turn % len(known)], "limit": 5})
 
-    def relist(number: int) -> None:
-        names = sorted(photos)
-        system.list({f"cms-{n}": names[(n + number) % len(names)] for n in range(200)}, photos)
+    say(f"load: {given.clients} clients search by photo, {given.vectors} by vector, "
+        f"{given.uploads} upload, backfills, for {given.seconds:.0f} s")  # fmt: skip
+    vitals = system.vitals()
+    crowd.start("upload", given.uploads, uploads.act)
+    time.sleep(2)  # so that there is something to find
+    crowd.start("search by photo", given.clients, by_photo)
+    crowd.start("search by vector", given.vectors, by_vector)
+    done = _backfills(client, photos, given.seconds)
+    crowd.join()
+    vitals.close()
+    client.close()
+    rows = crowd.rows(goal_p99=2000.0)
+    rows.append(Row("backfill, items looked at", round(done / given.seconds, 1), "/s", "higher"))
+    lost = uploads.lost(system)
+    rows.append(Row("uploads acknowledged, and there", len(uploads.acknowledged) - len(lost),
+                    "ids", "higher", goal=float(len(uploads.acknowledged))))  # fmt: skip
+    wrong = crowd.wrong() + lost + ([] if done else ["the backfill stood still"])
+    return rows + vitals.peaks(), wrong
 
-    say(f"load: {clients} searching clients, 1 uploading, backfills, for {seconds:.0f} s")
-    load.start("upload", 1, upload)
-    time.sleep(2)
-    load.start("search", clients, search)
-    done, memory, began, turn = 0, [], time.monotonic(), 0
-    with httpx2.Client(base_url=load.url, timeout=40, trust_env=False) as client:
-        job = ""
-        while (now := time.monotonic() - began) < seconds:
-            web, worker = (pss_mib(system.processes[name].pid) for name in ("web", "worker"))
-            memory.append((now, web, worker))
-            if not job:
-                relist(turn)
-                turn += 1
-                answer = client.post("/v1/jobs", json={"kind": "backfill"})
-                job = answer.json().get("job_id", "") if answer.status_code == 202 else ""
-            elif (state := client.get(f"/v1/jobs/{job}").json()).get("state") == "succeeded":
+
+def _backfills(client: Client, photos: dict[str, bytes], seconds: float) -> int:
+    """How many items backfills looked at in that time, each of a listing that has all changed."""
+    names, chance = sorted(photos), random.Random(1)
+    done, job, turn, began = 0, "", 0, time.monotonic()
+    while time.monotonic() - began < seconds:
+        if not job:
+            listing = {f"cms-{n}": names[(n + turn) % len(names)] for n in range(LISTED)}
+            client.system.list(listing, photos)
+            turn += 1
+            job = client.start("backfill") or ""
+        else:
+            status, state = client.call("GET", f"/v1/jobs/{job}")
+            if status == 200 and state["state"] in ("failed", "cancelled"):
+                raise Wrong(f"a backfill {state['state']}: {state.get('last_error')}")
+            if status == 200 and state["state"] == "succeeded":
                 done, job = done + int(state["done"] or 0), ""
-            time.sleep(1 + chance.random() / 10)
-        if job:
-            done += int(client.get(f"/v1/jobs/{job}").json().get("done") or 0)
-    load.join()
-    return _rows(load, seconds, done, memory), _wrong(load, done)
-
-
-def _rows(
-    load: Load, seconds: float, done: int, memory: Sequence[tuple[float, float, float]]
-) -> list[Row]:
-    rows = []
-    for name, took in load.took.items():
-        refused = ", ".join(f"{n} x {code}" for code, n in sorted(load.codes[name].items()))
-        rows.append(Row(f"{name}, answered", round(len(took) / seconds, 1), "/s", "higher",
-                        note=refused))  # fmt: skip
-        if len(took) > 1:
-            cuts = statistics.quantiles(took, n=100, method="inclusive")
-            rows += [
-                Row(
-                    f"{name}, p{p}",
-                    round(cuts[p - 1] * 1000),
-                    "ms",
-                    goal=2000.0 if p == 99 else None,
-                )
-                for p in (50, 95, 99)
-            ]
-    rows.append(Row("backfill, items looked at", round(done / seconds, 1), "/s", "higher"))
-    times = [at for at, *_ in memory]
-    for number, name in ((1, "web"), (2, "worker")):
-        sizes = [sample[number] for sample in memory]
-        rows.append(Row(f"{name} memory, peak", round(max(sizes)), "MiB", goal=512.0))
-        settled = [i for i, at in enumerate(times) if at > times[-1] / 3]
-        if len(settled) > 10:
-            slope = np.polyfit([times[i] for i in settled], [sizes[i] for i in settled], 1)[0]
-            rows.append(Row(f"{name} memory, slope", round(float(slope) * 60, 2), "MiB/min"))
-    return rows
-
-
-def _wrong(load: Load, done: int) -> list[str]:
-    found = []
-    for name, codes in load.codes.items():
-        bad = {code: n for code, n in codes.items()
-               if not code.startswith("2") and not any(word in code for word in REFUSED)
-               and "no_face" not in code}  # fmt: skip
-        if bad:
-            found.append(f"{name} was answered {bad}")
-        if not load.took[name]:
-            found.append(f"{name} was never answered")
-    if not done:
-        found.append("the backfill stood still")
-    return found
-
-
-def _photos() -> dict[str, bytes]:
-    gallery = load().var_dir / "samples" / "gallery"
-    files = sorted(path for path in gallery.rglob("*") if path.is_file())
-    return {f"photo-{number}": path.read_bytes() for number, path in enumerate(files)}
+        time.sleep(1 + chance.random() / 10)
+    if job:
+        status, state = client.call("GET", f"/v1/jobs/{job}")
+        done += int(state.get("done") or 0) if status == 200 else 0
+    return done
