@@ -6,7 +6,7 @@ PYTHON ?= python3.11
 PY := .venv/bin/python
 export PYTHONUNBUFFERED := 1
 
-.PHONY: faults load help run test lint bench bench-peers dyno lock test-ui test-clients contract fuzz
+.PHONY: faults load soak help run test lint bench bench-peers dyno lock test-ui test-clients contract fuzz
 help:
 	@echo "make run    serve a searchable gallery (set-up included)"
 	@echo "make test   run every test that needs no browser, node or peer stack (set-up included)"
@@ -16,6 +16,7 @@ help:
 	@echo "make dyno   build the slug, run it as the platform would, and hold it to the guide's figures"
 	@echo "make faults break the whole system in every listed way and check that nothing is lost [ONLY=… SEED=… MINUTES=…]"
 	@echo "make load   searches, uploads and a backfill at once for five minutes: latencies, errors, memory [SECONDS=…]"
+	@echo "make soak   the same at a steady pace for half an hour, hostile pictures among it: what grows, what is lost [MINUTES=…]"
 	@echo "make lock   resolve and write the three hash-locked requirement files"
 
 .venv/.stamp: requirements-dev.txt
@@ -33,7 +34,7 @@ run: .venv/.stamp
 test: .venv/.stamp lint
 	@$(PY) -m faces.models fetch facenet128 facenet128-int8 sface sface-int8 --samples
 	@$(PY) -m pytest -n 2 --dist loadgroup -m "not browser and not clients and not atlas"
-	@echo "make test: not run here: test-ui (needs a browser), test-clients (needs node), bench-peers (needs the peer stacks), contract on a real Atlas (needs MONGODB_URI), and the long ones: fuzz, hostile, faults, load, dyno"
+	@echo "make test: not run here: test-ui (needs a browser), test-clients (needs node), bench-peers (needs the peer stacks), contract on a real Atlas (needs MONGODB_URI), and the long ones: fuzz, hostile, faults, load, soak, dyno"
 
 lint: .venv/.stamp
 	@$(PY) -m ruff check . && $(PY) -m ruff format --check --quiet .
@@ -88,6 +89,10 @@ faults: .venv/.stamp
 load: .venv/.stamp
 	@$(PY) -m faces.models fetch --samples
 	@exec $(PY) -m bench load $(if $(SECONDS),--seconds $(SECONDS))
+
+soak: .venv/.stamp
+	@$(PY) -m faces.models fetch --samples
+	@exec $(PY) -m bench soak $(if $(MINUTES),--minutes $(MINUTES))
 
 dyno: .venv/.stamp
 	@$(PY) -m faces.models fetch --samples

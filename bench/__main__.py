@@ -16,7 +16,7 @@ from pathlib import Path
 from bench.report import Row, as_json, from_json, say, table, write
 
 SECTIONS = ("start", "encode", "photo", "atlas", "index", "search")
-COMMANDS = ("accuracy", "calibrate", "dyno", "faults", "load")
+COMMANDS = ("accuracy", "calibrate", "dyno", "faults", "load", "soak")
 
 
 def machine() -> dict[str, object]:

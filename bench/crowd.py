@@ -6,52 +6,54 @@ import statistics
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
 
 import httpx2
 
 from bench.report import Row
 
-REFUSED = ("busy", "rate_limited")
-"""Codes that tell a client to come again: expected under load, and counted."""
+REFUSED = ("503 busy", "429 rate_limited")
+"""Answers that tell a client to come again: expected under load, and counted."""
 Act = Callable[[httpx2.Client, int], httpx2.Response]
 
 
-class Crowd:
-    """Clients that work until told to stop.
+@dataclass(frozen=True, slots=True)
+class Manners:
+    """How a client repeats its operation.
 
-    Each waits for its answer before it sends again, and keeps the `Retry-After` of a refusal, as a
-    client should, unless it is `rude`.
+    At most once in `every` seconds; with `headers`; it keeps the `Retry-After` of a refusal unless
+    it is `rude`. `right` names the statuses beyond 2xx that answer it as they should.
     """
+
+    every: float = 0.0
+    rude: bool = False
+    headers: Mapping[str, str] = field(default_factory=dict)
+    right: Collection[int] = ()
+
+
+class Crowd:
+    """Clients that work until told to stop; each waits for its answer before it sends again."""
 
     def __init__(self, port: int) -> None:
         self.url = f"http://127.0.0.1:{port}"
         self.took: dict[str, list[float]] = {}
         self.codes: dict[str, Counter[str]] = {}
-        self.unhinted: Counter[str] = Counter()
-        """Refusals without a `Retry-After` of at least a second, by operation."""
+        self._bad: dict[str, Counter[str]] = {}
         self._stop = threading.Event()
         self._lock = threading.Lock()
         self._threads: list[threading.Thread] = []
         self._began = self._ended = 0.0
 
-    def start(
-        self,
-        name: str,
-        clients: int,
-        act: Act,
-        *,
-        every: float = 0.0,
-        rude: bool = False,
-        headers: Mapping[str, str] | None = None,
-    ) -> None:
-        """Start clients that repeat `act`, each at most once in `every` seconds."""
+    def start(self, name: str, clients: int, act: Act, manners: Manners | None = None) -> None:
+        """Start clients that repeat `act`, which gets the client's number plus 100 a turn."""
         self._began = self._began or time.monotonic()
         self.took.setdefault(name, [])
         self.codes.setdefault(name, Counter())
+        self._bad.setdefault(name, Counter())
         for number in range(clients):
             thread = threading.Thread(
-                target=self._run, args=(name, number, act, every, rude, headers), daemon=True
+                target=self._run, args=(name, number, act, manners or Manners()), daemon=True
             )
             self._threads.append(thread)
             thread.start()
@@ -72,7 +74,7 @@ class Crowd:
 
     def refusals(self, name: str) -> int:
         """How often the operation was refused with a code that says: come again."""
-        return sum(n for code, n in self.codes[name].items() if _refusal(code))
+        return sum(self.codes[name][code] for code in REFUSED)
 
     def rows(self, goal_p99: float | None = None) -> list[Row]:
         """Throughput, latencies of what was answered, and refusals, for each operation."""
@@ -92,64 +94,49 @@ class Crowd:
         return rows
 
     def wrong(self) -> list[str]:
-        """A sentence for each operation that was answered as it may not be."""
+        """A sentence for each operation that was answered as it may not be, or never."""
         found = []
-        for name, codes in self.codes.items():
-            bad = {c: n for c, n in codes.items() if c[:1] != "2" and not _refusal(c)}
-            if bad:
-                found.append(f"{name} was answered {bad}")
+        for name, bad in self._bad.items():
+            found += [f"{name} was answered {code}, {n} times" for code, n in sorted(bad.items())]
             if not self.took[name]:
                 found.append(f"{name} was never answered")
-        found += [f"{name} was refused {n} times without Retry-After"
-                  for name, n in self.unhinted.items()]  # fmt: skip
         return found
 
-    def _run(
-        self,
-        name: str,
-        number: int,
-        act: Act,
-        every: float,
-        rude: bool,
-        headers: Mapping[str, str] | None,
-    ) -> None:
+    def _run(self, name: str, number: int, act: Act, manners: Manners) -> None:
         turn = number
         with httpx2.Client(
-            base_url=self.url, timeout=40, trust_env=False, headers=dict(headers or {})
+            base_url=self.url, timeout=40, trust_env=False, headers=dict(manners.headers)
         ) as client:
             while not self._stop.is_set():
                 began = time.monotonic()
                 try:
                     answer = act(client, turn)
                 except httpx2.TransportError as error:
-                    self._count(name, type(error).__name__, None)
+                    self._count(name, type(error).__name__, bad=True)
                     self._stop.wait(0.5)
                     continue
                 finally:
                     turn += 100
                 took = time.monotonic() - began
-                if answer.is_success:
+                if answer.is_success or answer.status_code in manners.right:
                     self._count(name, str(answer.status_code), took)
-                    self._stop.wait(max(0.0, every - took))
-                    continue
-                self._refused(name, answer, rude)
+                    self._stop.wait(max(0.0, manners.every - took))
+                else:
+                    self._refused(name, answer, manners)
 
-    def _refused(self, name: str, answer: httpx2.Response, rude: bool) -> None:
+    def _refused(self, name: str, answer: httpx2.Response, manners: Manners) -> None:
         code = f"{answer.status_code} {answer.json().get('code')}"
-        self._count(name, code, None)
         after = float(answer.headers.get("retry-after", 0))
-        if after < 1 and _refusal(code):
-            with self._lock:
-                self.unhinted[name] += 1
-        if not rude:
+        if code in REFUSED and after < 1:
+            code += " without Retry-After"
+        self._count(name, code, bad=code not in REFUSED)
+        if not manners.rude:
             self._stop.wait(min(5.0, max(1.0, after)))
 
-    def _count(self, name: str, code: str, took: float | None) -> None:
+    def _count(self, name: str, code: str, took: float | None = None, bad: bool = False) -> None:
         with self._lock:
             self.codes[name][code] += 1
+            if bad:
+                self._bad[name][code] += 1
             if took is not None:
                 self.took[name].append(took)
-
-
-def _refusal(code: str) -> bool:
-    return code in {f"{503 if word == 'busy' else 429} {word}" for word in REFUSED}

@@ -8,7 +8,7 @@ import time
 
 import httpx2
 
-from bench.crowd import Crowd
+from bench.crowd import Crowd, Manners
 from bench.fault_system import eventually
 from bench.load_system import Plain, gallery
 from bench.report import Row, say
@@ -30,7 +30,8 @@ def measure(system: Plain, seconds: float) -> tuple[list[Row], list[str]]:
         RATE_LIMIT_PER_KEY=f"{LIMIT}/minute",
         RATE_LIMIT_PER_ADDRESS="",  # all of them come from this machine
     )
-    quiet, greedy = ({"X-API-Key": key} for key in keys.values())
+    quiet = Manners(every=0.4, headers={"X-API-Key": keys["quiet"]})
+    greedy = Manners(rude=True, headers={"X-API-Key": keys["greedy"]})
     photos = list(gallery().values())
 
     def search(http: httpx2.Client, turn: int) -> httpx2.Response:
@@ -42,15 +43,15 @@ def measure(system: Plain, seconds: float) -> tuple[list[Row], list[str]]:
 
     say(f"load: one key searches for {seconds:.0f} s, alone")
     alone = Crowd(system.port)
-    alone.start(QUIET, 2, search, every=0.4, headers=quiet)
+    alone.start(QUIET, 2, search, quiet)
     time.sleep(seconds)
     alone.join()
     say(f"load: it searches for {seconds:.0f} s beside another that floods")
     flood, beside = Crowd(system.port), Crowd(system.port)
-    flood.start(FLOOD, 4, read, rude=True, headers=greedy)
-    flood.start(FLOOD, 4, search, rude=True, headers=greedy)
+    flood.start(FLOOD, 4, read, greedy)
+    flood.start(FLOOD, 4, search, greedy)
     eventually(lambda: flood.refusals(FLOOD) > 0, "the flood was not refused")
-    beside.start(QUIET, 2, search, every=0.4, headers=quiet)
+    beside.start(QUIET, 2, search, quiet)
     time.sleep(seconds)
     beside.join()
     flood.join()

@@ -77,8 +77,8 @@ class Vitals:
         found = {}
         for name, series in sorted(self.series.items()):
             kept = [i for i, at in enumerate(series.at) if at >= warm_up]
-            if len(kept) < 20:
-                continue
+            if len(kept) < 100:
+                continue  # too few to tell
             times = [series.at[i] for i in kept]
             found[name] = {
                 what: slope(times, [getattr(series, what)[i] for i in kept])
@@ -115,15 +115,13 @@ class Vitals:
 def slope(times: Sequence[float], values: Sequence[float]) -> Slope:
     """The least-squares line through samples of about one a second.
 
-    Neighbours are alike, so the error is judged from the means of stretches of 30 s: of single
+    Neighbours are alike, so the error is judged from the means of about 40 stretches: of single
     samples it would look far too small.
     """
     at, level = np.asarray(times), np.asarray(values)
-    stretch = ((at - at[0]) // 30).astype(int)
+    stretch = ((at - at[0]) * 40 // (at[-1] - at[0])).astype(int)
     means = [(at[stretch == s].mean(), level[stretch == s].mean()) for s in np.unique(stretch)]
     x, y = np.asarray(means).T
-    if len(x) < 4:
-        return Slope(math.nan, math.nan, float(level[-1]))
     rise, base = np.polyfit(x, y, 1)
     left = y - (rise * x + base)
     spread = float(((x - x.mean()) ** 2).sum())
