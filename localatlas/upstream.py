@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 from localatlas import wire
 
 log = logging.getLogger(__name__)
+
+_SHORT = 1024
+"""An error that says that this is no primary is shorter."""
 
 
 class Downstream(Protocol):
@@ -35,6 +39,7 @@ class Upstream(asyncio.Protocol):
         self._streaming_ends = False  # whether the message being passed on ends an exchange
         self._outstanding = 0
         self._hellos: set[int] = set()
+        self._topology: Mapping[str, Any] | None = None  # as the last hello told it
         self._asked: dict[int, asyncio.Future[dict[str, Any]]] = {}
         self._idle: asyncio.Future[None] | None = None
 
@@ -121,6 +126,12 @@ class Upstream(asyncio.Protocol):
                 del buffer[: head.length]
                 self._keep(head, whole)
                 return True
+            if head.length <= _SHORT and len(buffer) < head.length:
+                return False
+            if head.length <= _SHORT and self._topology is not None:
+                told = wire.with_topology(bytes(buffer[: head.length]), self._topology)
+                buffer[: head.length] = told
+                head = wire.header(buffer)
             self._streaming = head.length
             self._streaming_ends = not _more_to_come(head, buffer)
         part = bytes(buffer[: self._streaming])
@@ -133,6 +144,7 @@ class Upstream(asyncio.Protocol):
 
     def _keep(self, head: wire.Header, whole: bytes) -> None:
         body = wire.reply_body(whole)
+        self._topology = body.get("topologyVersion", self._topology)
         future = self._asked.get(head.response_to)
         if future is not None:
             if not future.done():

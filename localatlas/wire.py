@@ -25,6 +25,8 @@ MORE_TO_COME = 1 << 1
 EXHAUST_ALLOWED = 1 << 16
 
 HEADER_SIZE = 16
+NOT_PRIMARY = frozenset({91, 189, 10058, 10107, 11600, 11602, 13435, 13436})
+"""What a server says that is no primary, is stepping down or is ending."""
 MAX_MESSAGE_SIZE = 48_000_000  # what every mongod announces as maxMessageSizeBytes
 _PREFIX_SIZE = 96  # header, flags, section kind, document length, type and a command name
 
@@ -186,6 +188,20 @@ def with_body(data: bytes | bytearray, body: Mapping[str, Any]) -> bytes:
     fixed = bytes(data[HEADER_SIZE : HEADER_SIZE + _REPLY.size])
     length = HEADER_SIZE + len(fixed) + len(document)
     return _HEADER.pack(length, head.request_id, head.response_to, OP_REPLY) + fixed + document
+
+
+def with_topology(data: bytes, topology: Mapping[str, Any]) -> bytes:
+    """The reply `data`; an error that says that this is no primary names the topology it is of.
+
+    Servers say so, and a driver that is not told looks the other way until its next hello: up to
+    10 seconds. The embedded engine leaves it out of errors that `failCommand` makes.
+    """
+    if b"\x10code\0" not in data or b"topologyVersion" in data:
+        return data
+    body = reply_body(data)
+    if body.get("ok") or body.get("code") not in NOT_PRIMARY:
+        return data
+    return with_body(data, {**body, "topologyVersion": topology})
 
 
 def rewritten_hello(body: dict[str, Any], address: str) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from pymongo import CursorType, MongoClient
 from pymongo.collection import Collection
-from pymongo.errors import OperationFailure
+from pymongo.errors import NotPrimaryError, OperationFailure
 from pymongo.operations import SearchIndexModel
 
 Documents = Collection[dict[str, Any]]
@@ -133,6 +133,21 @@ def test_a_write_whose_reply_was_lost_is_retried(serve: Callable[..., Any]) -> N
         )
         client.d.c.insert_one({})
         assert client.d.c.count_documents({}) == 1
+
+
+def test_an_error_of_no_primary_names_its_topology(serve: Callable[..., Any]) -> None:
+    server = serve("--enable-test-commands")
+    with server.client(retryReads=False) as client:
+        hello = client.admin.command("hello")
+        fault = {"failCommands": ["find"], "errorCode": 189}
+        client.admin.command(
+            {"configureFailPoint": "failCommand", "mode": {"times": 1}, "data": fault}
+        )
+        with pytest.raises(NotPrimaryError) as refused:
+            client.d.c.find_one()
+        assert refused.value.details["topologyVersion"] == hello["topologyVersion"]
+        # It is no news, so that the driver goes on with the same server at once.
+        assert client.topology_description.has_writable_server()
 
 
 def test_exhaust_cursors_stream(serve: Callable[..., Any]) -> None:
