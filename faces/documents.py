@@ -31,6 +31,8 @@ MAX_METADATA = 64
 """The most metadata fields of one item."""
 MAX_STRING = 4096
 """The longest metadata string, in characters; the index cuts terms at 8,191."""
+MAX_METADATA_BYTES = 8192
+"""All names and texts of one item's metadata: every face and every match carries them along."""
 
 FACE_FIELDS: Document = {"embeddings": 0}
 """The projection of every read of faces: vectors stay in the database."""
@@ -150,10 +152,13 @@ def known_record(document: Document) -> KnownItem:
         pipeline_version=document.get("pipeline_version", ""),
         attempts=document.get("attempts", 0),
         next_at=document.get("next_at"),
+        error=error.get("class"),
         error_permanent=error.get("permanent", False),
         hidden=document.get("hidden", False),
         updated_at=document["updated_at"],
         rev=document["rev"],
+        url=document.get("url"),
+        collection=document["collection"],
     )
 
 
@@ -262,6 +267,14 @@ def facets(metadata: Mapping[str, Scalar], declared: Mapping[str, FieldType]) ->
     )
 
 
+def metadata_size(metadata: Mapping[str, object]) -> int:
+    """Bytes of the names and texts, as UTF-8; a number or boolean counts as eight."""
+    return sum(
+        len(name.encode()) + (len(value.encode()) if isinstance(value, str) else 8)
+        for name, value in metadata.items()
+    )
+
+
 def check_metadata(
     metadata: Mapping[str, object], declared: Mapping[str, FieldType] | None = None
 ) -> None:
@@ -269,6 +282,12 @@ def check_metadata(
     errors = []
     if len(metadata) > MAX_METADATA:
         errors.append(FieldError("metadata", f"has more than {MAX_METADATA} fields"))
+    elif metadata_size(metadata) > MAX_METADATA_BYTES:
+        errors.append(
+            FieldError(
+                "metadata", f"names and texts have more than {MAX_METADATA_BYTES} bytes in UTF-8"
+            )
+        )
     for name, value in list(metadata.items())[:MAX_METADATA]:
         if not METADATA_NAME.fullmatch(name):
             errors.append(FieldError("metadata", "names are 1 to 64 of A-Z a-z 0-9 _ -"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 from bson.binary import Binary
 from pymongo import DeleteOne, InsertOne, UpdateOne
@@ -35,6 +35,7 @@ from faces.leases import Fence
 from faces.records import API_SOURCE
 from faces.types import MediaRef
 
+Write: TypeAlias = InsertOne[Document] | UpdateOne | DeleteOne
 _NOT_TAKEN = {13, 59, 115, 8000}
 """Unauthorized, no such command, not supported, and what a shared Atlas tier answers instead."""
 _DUPLICATE = 11000
@@ -190,19 +191,21 @@ class ItemWrites:
         versions = [server.max_wire_version for server in servers if server.is_writable]
         return bool(versions) and min(versions) >= _MANY_COLLECTIONS
 
-    def _write_all(
+    def _item_writes(
         self,
         ref: MediaRef,
         plan: FacePlan,
         crops: Mapping[int, bytes],
         media: UpdateOne | InsertOne[Document] | None,
-        session: Session,
-    ) -> None:
-        """All writes of one item in one command. Raises Raced unless each did what it had to."""
+    ) -> list[Write]:
+        """All writes of one item, for `_write_all`."""
         faces, kept = f"{self._db.name}.{FACES}", f"{self._db.name}.{CROPS}"
         writes = self._face_writes(plan, faces) + self._crop_writes(ref, plan, crops, kept)
         writes += [DeleteOne({"_id": face}, namespace=kept) for face in plan.deletes]
-        writes += [] if media is None else [media]
+        return writes if media is None else [*writes, media]
+
+    def _write_all(self, writes: Sequence[Write], session: Session) -> None:
+        """All of the writes in one command. Raises Raced unless each did what it had to."""
         inserts = sum(isinstance(write, InsertOne) for write in writes)
         updates = sum(isinstance(write, UpdateOne) for write in writes)
         if not writes:

@@ -109,10 +109,14 @@ class KnownItem:
     pipeline_version: str
     attempts: int
     next_at: dt.datetime | None
+    error: str | None
+    """The class of the failure, None when there is none."""
     error_permanent: bool
     hidden: bool
     updated_at: dt.datetime
     rev: int
+    url: str | None
+    collection: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from faces.aliases import Aliases
 from faces.database import Db
 from faces.item_before import Before
+from faces.item_put import Put, Rules
 from faces.jobs import Jobs
 from faces.leases import Fence, Leases
 from faces.presence import Presence
@@ -118,19 +119,16 @@ class Store:
         raised. Raises NotFound (collection), Conflict (another owner, or deleted meanwhile),
         Tombstoned (a source brings back what the API deleted), LeaseLost, InvalidRequest.
         """
-        return self._media.put(
-            ref,
-            info,
-            (analysis, *also),
-            content=content,
-            min_quality=min_quality,
-            pipeline_version=pipeline_version,
-            fence=fence,
-            began_rev=began_rev,
-            crops=crops or {},
-            before=before,
-            keep_other=keep_other,
-        )
+        put = Put(ref, info, (analysis, *also), content, began_rev, before, keep_other)
+        return self._media.put(put, Rules(min_quality, pipeline_version, fence), crops or {})
+
+    def put_together(self, puts: Sequence[Put], rules: Rules) -> list[int | None]:
+        """How many faces each picture has now, all stored in one transaction, or nothing of them.
+
+        None stands for a picture that has to be stored by itself, with `put_item`. Raises Busy when
+        the models changed meanwhile, NotFound (collection), LeaseLost.
+        """
+        return self._media.put_together(puts, rules)
 
     def before(self, collection: str, media_ids: Sequence[str]) -> Before:
         """What is stored of a page's items: given to `put_item`, it need not read each by itself.
@@ -201,12 +199,14 @@ class Store:
         return self._lists.items(collection, limit, cursor)
 
     def known_items(self, source: str, collection: str) -> Iterator[KnownItem]:
-        """What is stored of a source's items, by source key."""
+        """What is stored of a source's items, in no order."""
         return self._lists.known(source, collection)
 
-    def known_by_keys(self, source: str, keys: Sequence[str]) -> dict[str, KnownItem]:
-        """What is stored of at most 500 keys of a source, by key."""
-        return self._lists.known_by_keys(source, keys)
+    def known_by_ids(
+        self, source: str, collection: str, media_ids: Sequence[str]
+    ) -> dict[str, KnownItem]:
+        """What is stored of these items of a source, by media id."""
+        return self._lists.known_by_ids(source, collection, media_ids)
 
     def item_of_source(self, source: str, key: str) -> Item | None:
         """The item that a source calls `key`, without faces; None when it is not stored."""
@@ -215,6 +215,11 @@ class Store:
     def due_items(self, source: str, collection: str, limit: int = 500) -> list[KnownItem]:
         """Failed items that may be tried again now."""
         return self._lists.due(source, collection, limit)
+
+    def missing(self, source: str, collection: str) -> tuple[int, int]:
+        """How many of a source's indexed pictures answered 404 when last looked for, and of how
+        many items."""
+        return self._lists.missing(source, collection)
 
     def tombstoned(self, collection: str, media_ids: Sequence[str]) -> set[str]:
         """Those of the ids that were deleted through the API."""

@@ -39,7 +39,13 @@ _KNOWN = (
     "hidden",
     "updated_at",
     "rev",
+    "url",
 )
+_HAS_KEY = {"$type": "string"}
+"""A query by source has to say this: the index of source keys holds such items only."""
+_BATCH = 1000
+_LOOKUPS = 50
+"""Ids looked up by one command; the embedded engine compares each item with each of them."""
 
 
 class ListStore:
@@ -187,31 +193,34 @@ class ListStore:
             crop = largest and self._db[CROPS].find_one({"_id": largest.face_id})
         return documents.item_record(row, faces), bytes(crop["jpeg"]) if crop else None
 
-    def known(self, source: str, collection: str, *, page: int = 500) -> Iterator[KnownItem]:
-        """What is stored of a source's items, by key, read by pages; gone items are left out."""
-        after: str | None = None
-        while True:
-            query: Document = {"source": source, "collection": collection}
-            query["source_key"] = {"$type": "string"} if after is None else {"$gt": after}
-            with translate():
-                found = self._db[MEDIA].find(query, dict.fromkeys(_KNOWN, 1))
-                rows = list(found.sort([("source", 1), ("source_key", 1)]).limit(page))
-            yield from map(documents.known_record, rows)
-            if len(rows) < page:
-                return
-            after = rows[-1]["source_key"]
-
-    def known_by_keys(self, source: str, keys: Sequence[str]) -> dict[str, KnownItem]:
-        """What is stored of these keys of a source; keys that are not stored are left out."""
-        query = {"source": source, "source_key": {"$in": list(keys)}}
+    def known(self, source: str, collection: str) -> Iterator[KnownItem]:
+        """What is stored of a source's items; gone items are left out."""
+        query = {"source": source, "collection": collection, "source_key": _HAS_KEY}
         with translate():
-            rows = list(self._db[MEDIA].find(query, dict.fromkeys(_KNOWN, 1)))
-        return {row["source_key"]: documents.known_record(row) for row in rows}
+            rows = self._db[MEDIA].find(query, dict.fromkeys(_KNOWN, 1), batch_size=_BATCH)
+            yield from map(documents.known_record, rows)
+
+    def known_by_ids(
+        self, source: str, collection: str, media_ids: Sequence[str]
+    ) -> dict[str, KnownItem]:
+        """What is stored of these items, by media id; gone ones and others' are left out."""
+        keys = [identity.media_key(collection, media_id) for media_id in media_ids]
+        rows: list[Document] = []
+        with translate():
+            for start in range(0, len(keys), _LOOKUPS):
+                wanted = {"_id": {"$in": keys[start : start + _LOOKUPS]}}
+                rows += self._db[MEDIA].find(wanted, dict.fromkeys(_KNOWN, 1))
+        return {
+            row["media_id"]: documents.known_record(row)
+            for row in rows
+            if row["source"] == source and row["state"] != "gone"
+        }
 
     def item_of_source(self, source: str, key: str) -> Item | None:
         """The item that a source calls `key`, without faces; None when it is not stored."""
         with translate():
-            row = self._db[MEDIA].find_one({"source": source, "source_key": key})
+            query = {"source": source, "source_key": {"$eq": key, **_HAS_KEY}}
+            row = self._db[MEDIA].find_one(query)
         return None if row is None or row["state"] == "gone" else documents.item_record(row)
 
     def due(self, source: str, collection: str, limit: int) -> list[KnownItem]:
@@ -226,6 +235,18 @@ class ListStore:
             found = self._db[MEDIA].find(query, dict.fromkeys(_KNOWN, 1))
             rows = list(found.sort([("next_at", 1)]).limit(limit))
         return list(map(documents.known_record, rows))
+
+    def missing(self, source: str, collection: str) -> tuple[int, int]:
+        """How many indexed pictures of a source were not found when last looked for, of all."""
+        of_source: Document = {"source": source, "collection": collection}
+        lost = {"state": "failed", "error.class": "not_found", "sha256": {"$exists": True}}
+        owned = {"source_key": {"$type": "string"}}
+        with translate():
+            rows = self._db[MEDIA]
+            return (
+                rows.count_documents(of_source | lost),
+                rows.count_documents(of_source | owned),
+            )
 
     def tombstoned(self, collection: str, media_ids: Sequence[str]) -> set[str]:
         """Those of the ids that were deleted through the API and that no source may bring back."""

@@ -20,14 +20,15 @@ from faces.database import (
     in_transaction,
     translate,
 )
-from faces.errors import OtherPicture, Tombstoned
-from faces.item_before import Before
-from faces.item_plan import FacePlan, after, plan_faces, plan_info
-from faces.item_writes import ItemWrites, media_write
+from faces.errors import Conflict, InvalidRequest
+from faces.item_before import Before, ItemBefore
+from faces.item_plan import after, plan_info
+from faces.item_put import ItemPlan, Put, Rules, check_put, is_live, plan_put
+from faces.item_writes import ItemWrites, Write, media_write
 from faces.leases import Fence, check_fence
 from faces.records import API_SOURCE, Item, KnownItem, PutResult
 from faces.store_models import check_covered
-from faces.types import Analysis, MediaInfo, MediaRef
+from faces.types import MediaInfo, MediaRef
 
 MAX_ATTEMPT = 1_000_000
 
@@ -35,93 +36,36 @@ MAX_ATTEMPT = 1_000_000
 class MediaStore(ItemWrites):
     """Writes items; `Store` is its public face."""
 
-    def put(
-        self,
-        ref: MediaRef,
-        info: MediaInfo,
-        analyses: Sequence[Analysis],
-        *,
-        content: str,
-        min_quality: float,
-        pipeline_version: str,
-        fence: Fence | None,
-        began_rev: int | None,
-        crops: Mapping[int, bytes],
-        before: Before | None,
-        keep_other: bool = False,
-    ) -> PutResult:
+    def put(self, put: Put, rules: Rules, crops: Mapping[int, bytes]) -> PutResult:
         """Makes the stored item what the analyses say; see `Store.put_item`."""
         attempts = itertools.count()
 
         def work(session: Session) -> PutResult:
             # What a page's reads said may be stale: then `rev` differs, and the next attempt reads.
             first = next(attempts) == 0
-            known = before.of(ref) if first and before is not None else None
-            check_fence(self._db, fence, session)
+            ref = put.ref
+            known = put.before.of(ref) if first and put.before is not None else None
+            check_fence(self._db, rules.fence, session)
             declared = self._declared(ref.collection, session)
-            documents.check_metadata(info.metadata, declared if ref.source == API_SOURCE else None)
+            own = declared if ref.source == API_SOURCE else None
+            documents.check_metadata(put.info.metadata, own)
             old = known.media if known else self._find(ref.collection, ref.media_id, session)
-            item_rules.check_began(old, began_rev)
-            item_rules.check_owner(old, ref)
-            item_rules.check_epoch(old, fence)
-            live = old is not None and old["state"] != "gone"
-            if keep_other and live and old is not None and old.get("sha256") not in (None, content):
-                raise OtherPicture
-            if known:
-                stones, stored = known.stones, known.faces if live else ()
-                if not live and any(stone["kind"] == "item" for stone in stones):
-                    raise Tombstoned
-            else:
+            check_put(put, old, rules.fence)
+            if known is None:
+                live = is_live(old)
                 stones = self._stones(ref, session, lift=not live)
-                stored = self._faces(ref, session) if live else ()
-            same = (
-                live
-                and item_rules.same_picture(old, content, pipeline_version)
-                and item_rules.covered(stored, analyses)
-            )
-            if same and old is not None:
-                plan = plan_info(ref, info, stored, declared)
-                unindexed = old.get("unindexed") or []
-            else:
-                plan = plan_faces(
-                    ref,
-                    info,
-                    analyses,
-                    stored,
-                    stones,
-                    declared,
-                    content=content,
-                    min_quality=min_quality,
-                    now=now,
-                )
-                unindexed = [
-                    {"box": documents.box_document(entry.box), "reason": entry.reason}
-                    for entry in plan.unindexed
-                ]
-            if plan.order:
-                check_covered(self._db, [analysis.model for analysis in analyses], session)
-            picture = analyses[0].picture
-            fields: Document = {
-                **item_rules.info_fields(info),
-                "source": ref.source,
-                "source_key": item_rules.stored_key(ref),
-                "state": "done" if plan.order else "no_face",
-                "sha256": content,
-                "image_id": identity.image_id(ref.collection, ref.media_id, content),
-                "width": picture.width,
-                "height": picture.height,
-                "pipeline_version": pipeline_version,
-                "unindexed": unindexed,
-                "face_count": len(plan.order),
-                "attempts": 0,
-            }
-            media = self._write(ref, plan, crops, old, fields, fence, session, first=first, now=now)
-            item = documents.item_record(media, [*map(documents.face_record, after(plan, stored))])
+                known = ItemBefore(old, self._faces(ref, session) if live else (), stones)
+            plan = plan_put(put, known, declared, rules, now=now)
+            if plan.faces.order:
+                check_covered(self._db, [analysis.model for analysis in put.analyses], session)
+            media = self._write(put, plan, crops, old, rules.fence, session, first=first, now=now)
+            faces = map(documents.face_record, after(plan.faces, plan.stored))
+            item = documents.item_record(media, [*faces])
             return PutResult(
                 item=item,
                 faces=item.faces,
-                created=not live,
-                unchanged=same,
+                created=not plan.live,
+                unchanged=plan.same,
                 unindexed=item.unindexed,
             )
 
@@ -130,11 +74,10 @@ class MediaStore(ItemWrites):
 
     def _write(
         self,
-        ref: MediaRef,
-        plan: FacePlan,
+        put: Put,
+        plan: ItemPlan,
         crops: Mapping[int, bytes],
         old: Document | None,
-        fields: Document,
         fence: Fence | None,
         session: Session,
         *,
@@ -145,17 +88,78 @@ class MediaStore(ItemWrites):
 
         A second attempt writes step by step, which tells one kind of conflict from another.
         """
-        changed = bool(plan.inserts or plan.updates or plan.deletes)
         if first and self._one_command():
-            namespace = f"{self._db.name}.{MEDIA}"
-            media, write = media_write(
-                ref, old, fields, fence, changed=changed, now=now, namespace=namespace
-            )
-            self._write_all(ref, plan, crops, write, session)
+            media, writes = self._writes_of(put, plan, crops, old, fence, now=now)
+            self._write_all(writes, session)
             return media
-        self._write_faces(plan, session)
-        self._write_crops(ref, plan, crops, session)
-        return self._write_media(ref, old, fields, fence, session, changed=changed, now=now)
+        self._write_faces(plan.faces, session)
+        self._write_crops(put.ref, plan.faces, crops, session)
+        return self._write_media(
+            put.ref, old, plan.fields, fence, session, changed=plan.changed, now=now
+        )
+
+    def put_together(self, puts: Sequence[Put], rules: Rules) -> list[int | None]:
+        """How many faces each of the pictures has, stored in one transaction.
+
+        None stands for a picture that has to be stored by itself, by `put`: what was known of its
+        item (`Put.before`) does not allow the write or is not known, or the server takes no writes
+        to several collections at once, or the transaction met another writer; then nothing at all
+        was written. Raises as `put` does for what concerns all of them.
+        """
+        if not self._one_command():
+            return [None] * len(puts)
+        attempts = itertools.count()
+
+        def work(session: Session) -> list[int | None]:
+            if next(attempts):
+                return [None] * len(puts)  # what was known is stale: each reads for itself
+            check_fence(self._db, rules.fence, session)
+            declared = {
+                name: self._declared(name, session) for name in {put.ref.collection for put in puts}
+            }
+            counts: list[int | None] = []
+            writes: list[Write] = []
+            models: set[str] = set()
+            for put in puts:
+                known = put.before.of(put.ref) if put.before is not None else None
+                if known is None:
+                    counts.append(None)
+                    continue
+                try:
+                    documents.check_metadata(put.info.metadata)
+                    check_put(put, known.media, rules.fence)
+                    plan = plan_put(put, known, declared[put.ref.collection], rules, now=now)
+                except (Conflict, InvalidRequest):
+                    counts.append(None)
+                    continue
+                counts.append(len(plan.faces.order))
+                if plan.faces.order:
+                    models |= {analysis.model for analysis in put.analyses}
+                writes += self._writes_of(put, plan, {}, known.media, rules.fence, now=now)[1]
+            for model in models:
+                check_covered(self._db, [model], session)
+            self._write_all(writes, session)
+            return counts
+
+        now = dt.datetime.now(dt.UTC)
+        return in_transaction(self._db, work)
+
+    def _writes_of(
+        self,
+        put: Put,
+        plan: ItemPlan,
+        crops: Mapping[int, bytes],
+        old: Document | None,
+        fence: Fence | None,
+        *,
+        now: dt.datetime,
+    ) -> tuple[Document, list[Write]]:
+        """The item's document after all its writes, and these."""
+        namespace = f"{self._db.name}.{MEDIA}"
+        media, write = media_write(
+            put.ref, old, plan.fields, fence, changed=plan.changed, now=now, namespace=namespace
+        )
+        return media, self._item_writes(put.ref, plan.faces, crops, write)
 
     def before(self, collection: str, media_ids: Sequence[str]) -> Before:
         """What is stored of a page's items, read at once; see `Store.before`."""
@@ -163,8 +167,13 @@ class MediaStore(ItemWrites):
         items = {"collection": collection, "media_id": {"$in": list(media_ids)}}
         with translate():
             media = {row["_id"]: row for row in self._db[MEDIA].find({"_id": {"$in": keys}})}
-            faces = self._db[FACES].find(items, documents.FACE_FIELDS).sort([("_id", 1)])
-            return Before.of_rows(keys, media, faces, self._db[TOMBSTONES].find(items))
+            stones = self._db[TOMBSTONES].find(items)
+            there = [row["media_id"] for row in media.values() if is_live(row)]
+            faces: list[Document] = []
+            if there:  # what is not there has no faces
+                found = {"collection": collection, "media_id": {"$in": there}}
+                faces = list(self._db[FACES].find(found, documents.FACE_FIELDS).sort([("_id", 1)]))
+            return Before.of_rows(keys, media, faces, stones)
 
     def unchanged(
         self, ref: MediaRef, sha256: str, pipeline_version: str, model: str

@@ -114,35 +114,32 @@ class JobReport:
 
     def step(self, tally: Tally) -> None:
         """Counts, stored at most twice a second."""
-        self._tell(tally, cursor=None)
+        self._progress(
+            done=tally.done,
+            total=tally.total,
+            faces=tally.faces,
+            skipped=tally.skipped,
+            failed=tally.failed + tally.conflicts,
+        )
 
     def failure(self, key: str, reason: str, detail: str) -> None:
         """One document a failure, so that a job's own stays small."""
-        if reason != "as before":
-            self._run.failure(key, reason, detail)
+        self._run.failure(key, reason, detail)
 
     def page(self, cursor: str | None, tally: Tally) -> None:
         """Everything before the cursor is done: a later attempt goes on there."""
         if cursor is not None:
             self._run.state["tally"] = tally.counts()
-            self._tell(tally, cursor=cursor)
+            self._progress(cursor=cursor, flush=True)
 
     def raise_ended(self) -> None:
         """Raise what ended the job while its run was finishing what it had in hand."""
         if self._ended is not None:
             raise self._ended
 
-    def _tell(self, tally: Tally, *, cursor: str | None) -> None:
+    def _progress(self, **given: Any) -> None:
         try:
-            self._run.progress(
-                done=tally.done,
-                total=tally.total,
-                faces=tally.faces,
-                skipped=tally.skipped,
-                failed=tally.failed + tally.conflicts,
-                cursor=cursor,
-                flush=cursor is not None,
-            )
+            self._run.progress(**given)
         except (Cancelled, PutBack, LeaseLost) as ended:
             self._ended = self._ended or ended
             self._halt.set()

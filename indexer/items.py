@@ -7,7 +7,7 @@ import datetime as dt
 import hashlib
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol, TypeAlias, TypeVar
 
@@ -16,6 +16,7 @@ from faces.errors import (
     Conflict,
     DatabaseUnavailable,
     EncoderUnavailable,
+    LeaseLost,
     LikenessError,
     Loading,
     NotFound,
@@ -23,22 +24,26 @@ from faces.errors import (
     Tombstoned,
 )
 from faces.item_before import Before
+from faces.item_put import Put, Rules
 from faces.leases import Fence
-from faces.records import KnownItem, PutResult
+from faces.records import KnownItem
 from faces.store import Store
 from faces.types import PIPELINE_VERSION, Analysis, MediaInfo, MediaRef
-from indexer.plan import Step
-from indexer.retry import Failure, classify
+from indexer.plan import Brake, Step
+from indexer.retry import Failure, classify, reason_of
 from indexer.sources.base import Body, Entry, Source, Unusable
 from indexer.stamp import Stamp, info_of
 
 Ending: TypeAlias = Literal[
     "indexed", "no_face", "updated", "unchanged", "waiting", "failed", "broken", "conflicts",
-    "tombstoned", "deleted", "stopped",
+    "tombstoned", "deleted", "hidden", "stopped",
 ]  # fmt: skip
 DATABASE_PATIENCE_S = 120.0
 BUSY_TRIES = 60
 ENCODER_PATIENCE_S = 300.0
+STILL_MISSING_S = 24 * 3600.0
+"""Between two looks at a picture that has been missing for so long that its faces went."""
+COUNT_AGAIN_S = 60.0
 R = TypeVar("R")
 
 
@@ -70,6 +75,14 @@ class Task:
 
 
 @dataclass(frozen=True, slots=True)
+class Ready:
+    """A task whose picture was looked at; it waits to be stored."""
+
+    task: Task
+    put: Put
+
+
+@dataclass(frozen=True, slots=True)
 class Result:
     """How one entry ended. `reason` and `detail` say why it failed; `faces` are those stored."""
 
@@ -82,6 +95,10 @@ class Result:
     """The media server answered 401 or 403."""
     read: bool = False
     """The source gave the bytes, or said that they are the same."""
+    again: bool = False
+    """It failed in an earlier run and was not tried now: that run's job names it."""
+    held: bool = False
+    """Its faces would go by now, but the brake holds them."""
 
 
 class Items:
@@ -102,9 +119,15 @@ class Items:
         fence: Fence | None,
         max_bytes: int,
         min_quality: float,
+        brake: Brake,
         now: Callable[[], dt.datetime],
         stopping: threading.Event,
     ) -> None:
+        self.allow_deletes = False
+        """Whether what is missing goes however much it is."""
+        self._brake = brake
+        self._counting = threading.Lock()
+        self._missing = (-COUNT_AGAIN_S, False)
         self._store = store
         self._source = source
         self._analyst = analyst
@@ -112,16 +135,43 @@ class Items:
         self._collection = collection
         self._fence = fence
         self._max_bytes = max_bytes
-        self._min_quality = min_quality
+        self._rules = Rules(min_quality, PIPELINE_VERSION, fence)
         self._now = now
         self._stopping = stopping
 
     def carry_out(self, task: Task) -> Result:
         """The result of one task, stored."""
+        done = self.prepare(task)
+        return self._store_alone(done) if isinstance(done, Ready) else done
+
+    def prepare(self, task: Task) -> Result | Ready:
+        """The result of one task that leaves no faces to be stored, else what is to be stored."""
         if self._stopping.is_set():
             return Result(task.entry.key, "stopped")
+        return self._guarded(task, lambda: self._prepare(task))
+
+    def store(self, made: Sequence[Ready]) -> list[Result]:
+        """The results of prepared tasks, stored in one transaction where that is possible."""
+        counts: Sequence[int | None] = [None] * len(made)
+        if len(made) > 1:
+            try:
+                counts = self._store.put_together([ready.put for ready in made], self._rules)
+            except (LeaseLost, StorageFull):
+                raise
+            except LikenessError:
+                pass  # whatever it was, each of them meets it alone or not at all
+        return [
+            self._store_alone(ready) if faces is None else _stored(ready, faces)
+            for ready, faces in zip(made, counts, strict=True)
+        ]
+
+    def _store_alone(self, ready: Ready) -> Result:
+        return self._guarded(ready.task, lambda: self._put(ready))
+
+    def _guarded(self, task: Task, act: Callable[[], R]) -> R | Result:
+        """What `act` returns, or what became of a task that nothing is stored of."""
         try:
-            return self._patiently(lambda: self._carry_out(task))
+            return self._patiently(act)
         except Tombstoned:
             return Result(task.entry.key, "tombstoned")
         except Conflict as error:
@@ -157,7 +207,7 @@ class Items:
             )
         )
 
-    def _carry_out(self, task: Task) -> Result:
+    def _prepare(self, task: Task) -> Result | Ready:
         entry, step = task.entry, task.step
         ref = MediaRef(self._collection, entry.media_id, self._name, entry.key)
         try:
@@ -166,7 +216,7 @@ class Items:
             body = self._read(entry, step)
             if self._stopping.is_set():
                 return Result(entry.key, "stopped")
-            return self._store_body(task, ref, body)
+            return self._look(task, ref, body)
         except LikenessError as error:
             return self._failed(task, ref, error)
 
@@ -188,7 +238,7 @@ class Items:
             modified=conditions.modified if conditions else None,
         )
 
-    def _store_body(self, task: Task, ref: MediaRef, body: Body) -> Result:
+    def _look(self, task: Task, ref: MediaRef, body: Body) -> Result | Ready:
         entry, stamp = task.entry, task.step.stamp.fetched(body)
         if body.data is None:
             conditions = task.step.conditions
@@ -203,14 +253,12 @@ class Items:
             same = self._store.unchanged(ref, content, PIPELINE_VERSION, self._analyst.model)
             if same is not None:
                 return self._inform(ref, info, read=True)
-        put = self._put(task, ref, info, content, body.data)
-        ending: Ending = "indexed" if put.faces else "no_face"
-        return Result(entry.key, ending, len(put.faces), read=True)
+        began = task.known.rev if task.known is not None else None
+        analyses = self._analyses(body.data)
+        return Ready(task, Put(ref, info, analyses, content, began, task.before))
 
-    def _put(
-        self, task: Task, ref: MediaRef, info: MediaInfo, content: str, data: bytes
-    ) -> PutResult:
-        """The item looked at and stored, again where the decoder is busy or a model switched.
+    def _analyses(self, data: bytes) -> tuple[Analysis, ...]:
+        """The picture looked at, again where the decoder is busy.
 
         A separate encoder that is away is no fault of the photo: it is waited for.
         """
@@ -218,19 +266,7 @@ class Items:
         end = time.monotonic() + ENCODER_PATIENCE_S
         while True:
             try:
-                analysis, *also = self._analyst.analyse(data)
-                return self._store.put_item(
-                    ref,
-                    info,
-                    analysis,
-                    content=content,
-                    min_quality=self._min_quality,
-                    pipeline_version=PIPELINE_VERSION,
-                    fence=self._fence,
-                    began_rev=task.known.rev if task.known is not None else None,
-                    also=also,
-                    before=task.before,
-                )
+                return tuple(self._analyst.analyse(data))
             except Busy as error:
                 tries += 1
                 self._analyst.forget()
@@ -241,21 +277,62 @@ class Items:
                 if late or self._stopping.wait(min(error.retry_after, 2.0)):
                     raise
 
+    def _put(self, ready: Ready) -> Result:
+        """The item stored by itself; looked at anew where a model switched meanwhile."""
+        tries = 0
+        while True:
+            task, put = ready.task, ready.put
+            analysis, *also = put.analyses
+            try:
+                stored = self._store.put_item(
+                    put.ref,
+                    put.info,
+                    analysis,
+                    content=put.content,
+                    min_quality=self._rules.min_quality,
+                    pipeline_version=self._rules.pipeline_version,
+                    fence=self._fence,
+                    began_rev=put.began_rev,
+                    also=also,
+                    before=put.before,
+                )
+            except Busy as error:
+                tries += 1
+                self._analyst.forget()
+                if tries == BUSY_TRIES or self._stopping.wait(min(error.retry_after, 2.0)):
+                    raise
+            except LikenessError as error:
+                return self._failed(task, put.ref, error)
+            else:
+                return _stored(ready, len(stored.faces))
+            again = self._prepare(task)
+            if isinstance(again, Result):
+                return again
+            ready = again
+
     def _failed(self, task: Task, ref: MediaRef, error: LikenessError) -> Result:
         entry, known = task.entry, task.known
         stamp = task.step.stamp
-        before = known.attempts if known is not None and known.etag == stamp.encode() else 0
+        again = known is not None and known.etag == stamp.encode()
+        # Only failures of the same kind add up: an hour of 503 is no word about a later 404.
+        before = known.attempts if again and known and known.error == reason_of(error) else 0
         failure = classify(error, before + 1)
         if failure is None:
             raise error
         if failure.reason == "url_not_allowed":
             # Refused by our own settings, at no cost: every run looks whether they changed.
             stamp = dataclasses.replace(stamp, pipeline="")
-        if failure.reason == "not_found" and failure.permanent and known is not None:
-            # Looked for three times within more than a day: its faces go, the note stays.
-            faces = self._delete_quietly(known.media_id)
-            self._record(ref, entry, stamp, failure)
-            return Result(entry.key, "deleted", faces, failure.reason, failure.detail)
+        held = False
+        if failure.reason == "not_found" and failure.permanent:
+            # Looked for three times within more than a day: its faces go, the note stays. It may
+            # come back under the same record, so the looking goes on.
+            failure = dataclasses.replace(failure, permanent=False, delay_s=STILL_MISSING_S)
+            if known is not None and known.sha256 is not None:
+                held = not self.allow_deletes and self._too_many_missing()
+                if not held:
+                    faces = self._delete_quietly(known.media_id)
+                    self._record(ref, entry, stamp, failure)
+                    return Result(entry.key, "deleted", faces, failure.reason, failure.detail)
         self._record(ref, entry, stamp, failure)
         return Result(
             entry.key,
@@ -263,7 +340,18 @@ class Items:
             reason=failure.reason,
             detail=failure.detail,
             refused=failure.reason == "forbidden",
+            held=held,
         )
+
+    def _too_many_missing(self) -> bool:
+        """Whether so many pictures are missing that their server, not they, may be at fault."""
+        with self._counting:
+            asked, answer = self._missing
+            if time.monotonic() - asked > COUNT_AGAIN_S:
+                going, known = self._store.missing(self._name, self._collection)
+                answer = self._brake.holds(going, known)
+                self._missing = (time.monotonic(), answer)
+            return answer
 
     def _delete_quietly(self, media_id: str) -> int:
         return self._store.delete_item(
@@ -296,3 +384,8 @@ class Items:
                 if time.monotonic() + pause > end or self._stopping.wait(pause):
                     raise
                 pause = min(pause * 2, 10.0)
+
+
+def _stored(ready: Ready, faces: int) -> Result:
+    ending: Ending = "indexed" if faces else "no_face"
+    return Result(ready.task.entry.key, ending, faces, read=True)

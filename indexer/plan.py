@@ -11,6 +11,8 @@ from faces.records import KnownItem
 from indexer.sources.base import Entry
 from indexer.stamp import Stamp, decode, stamp_of
 
+LOOKS = 3
+"""So often a missing picture is looked for before it counts as gone."""
 Verb: TypeAlias = Literal["skip", "inform", "fetch", "wait", "broken"]
 
 
@@ -28,8 +30,18 @@ class Step:
     conditions: Stamp | None = None
 
 
-def decide(entry: Entry, known: KnownItem | None, *, pipeline: str, now: dt.datetime) -> Step:
-    """The step for one entry, given what is stored of it and the pipeline's version."""
+def decide(
+    entry: Entry,
+    known: KnownItem | None,
+    *,
+    pipeline: str,
+    now: dt.datetime,
+    allow_deletes: bool = False,
+) -> Step:
+    """The step for one entry, given what is stored of it and the pipeline's version.
+
+    With `allow_deletes` a missing picture that the brake held does not wait for its next look.
+    """
     stamp = stamp_of(entry, pipeline)
     if known is None or known.state == "gone":
         # What is not published and was never indexed is nobody's business yet.
@@ -48,16 +60,21 @@ def decide(entry: Entry, known: KnownItem | None, *, pipeline: str, now: dt.date
         return Step("broken", stamp)
     # A source that cannot tell versions apart at least knows when title and URL are the same.
     alike = same or (stamp.version is None and old is not None and old.info == stamp.info)
-    if alike and known.state == "failed" and known.next_at is not None and known.next_at > now:
+    later = known.state == "failed" and known.next_at is not None and known.next_at > now
+    held = known.error == "not_found" and known.attempts >= LOOKS and known.sha256 is not None
+    if alike and later and not (allow_deletes and held):
         return Step("wait", stamp)
-    # Validators speak of bytes that this pipeline has seen and made faces of.
-    usable = old is not None and old.pipeline == pipeline and known.state in ("done", "no_face")
+    # Validators speak of the bytes at one URL, seen by this pipeline and made faces of.
+    seen = old is not None and old.pipeline == pipeline and known.state in ("done", "no_face")
+    usable = seen and known.url == entry.url
     return Step("fetch", stamp, old if usable else None)
 
 
 def _inform(entry: Entry, known: KnownItem, old: Stamp | None, stamp: Stamp) -> Step:
     # The old version and validators stay: what is stored was made from those bytes.
     kept = dataclasses.replace(old, info=stamp.info) if old else stamp
+    if known.url != entry.url:
+        kept = dataclasses.replace(kept, etag=None, modified=None)
     if old is not None and old.info == stamp.info and known.hidden == entry.hidden:
         return Step("skip", kept)
     return Step("inform", kept)

@@ -8,27 +8,31 @@ import datetime as dt
 import hashlib
 import threading
 import time
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
 
-from faces import identity
+from faces import identity, item_rules
+from faces.errors import ConfigError
 from faces.item_before import Before
 from faces.records import KnownItem
 from faces.store import Store
 from faces.types import PIPELINE_VERSION
-from indexer.crew import Crew
-from indexer.items import Result, Task
+from indexer.crew import Crew, Half
+from indexer.items import Ending, Ready, Result, Task
 from indexer.plan import Brake, decide
 from indexer.progress import Report, Tally
-from indexer.sources.base import Entry, Listing, Source, SourcePaused, Unusable
+from indexer.sources.base import Entry, Listed, Listing, Source, SourcePaused, Unusable
 
 NAMED = 1000
 """So many entries that could not be indexed are remembered by name."""
 REFUSALS = 3
 """This many answers 401 or 403 without one success between them pause the source."""
+
+_NOTHING_TO_DO: Mapping[str, Ending] = {"skip": "unchanged", "wait": "waiting", "broken": "broken"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +58,12 @@ class Outcome:
 class Worker(Protocol):
     """What carries tasks out: `Items`, or `DryItems`, which only says what would be done."""
 
-    def carry_out(self, task: Task) -> Result:
-        """The result of one task."""
+    def prepare(self, task: Task) -> Result | Ready:
+        """The result of one task, or what is to be stored for it."""
+        ...
+
+    def store(self, made: Sequence[Ready]) -> list[Result]:
+        """The results of what was prepared, stored together."""
         ...
 
     def unusable(self, listed: Unusable, known: KnownItem | None) -> Result:
@@ -65,6 +73,15 @@ class Worker(Protocol):
     def delete(self, media_id: str) -> int:
         """How many faces went with a deleted item."""
         ...
+
+
+@dataclass(slots=True)
+class _Page:
+    """A listed page that is not done yet: its tasks left, and what came of the others."""
+
+    cursor: str | None
+    left: int = 0
+    results: list[Result] = field(default_factory=list)
 
 
 class Reconciler:
@@ -98,11 +115,17 @@ class Reconciler:
         self._report = report
         self._now = now
         self._stopping = stopping
-        self._crew: Crew[Task, Result] = Crew(items.carry_out, size=threads, stopping=stopping)
+        self._crew: Crew[tuple[_Page, Task], tuple[_Page, Result]] = Crew(
+            self._prepared, self._stored, size=threads, stopping=stopping
+        )
+        self._pages: deque[_Page] = deque()
+        self._listed = False
         self._seen = Seen()
         self._refusals = 0
         self._reads = 0
+        self._held = 0
         self._tally = Tally()
+        self._settled = Tally()
 
     def run(self, cursor: str | None = None, tally: Tally | None = None) -> Outcome:
         """The outcome of a whole run, or of the rest of one from `cursor` on.
@@ -113,28 +136,68 @@ class Reconciler:
         started = self._now()
         whole = cursor is None
         self._tally = tally or Tally()
+        self._settled = dataclasses.replace(self._tally, broken_keys=[])
         self._tally.total = self._source.total()
         try:
-            for listing in self._source.pages(cursor):
-                self._page(listing)
-                if self._stopping.is_set():
-                    return Outcome(self._tally, complete=False)
-                self._report.page(listing.cursor, self._tally)
-                self._between()
+            for page, result in self._crew.run(self._tasks(cursor)):
+                self._count(page, result)
+                self._settle()
+                self._watch_refusals(result)
+            if not self._listed or self._stopping.is_set():
+                return Outcome(self._tally, complete=False)
             if self._refusals and not self._reads + self._tally.unchanged:
                 raise _refused()
             if not whole:
                 # The keys before the cursor were seen by a run that did not live to the end.
                 self._relist()
-            held_back = self._delete_missing(started)
+            held_back = self._held + self._delete_missing(started)
         finally:
             self._crew.close()
         return Outcome(self._tally, complete=not self._stopping.is_set(), held_back=held_back)
 
-    def _page(self, listing: Listing) -> None:
+    def _tasks(self, cursor: str | None) -> Iterator[tuple[_Page, Task]]:
+        """What has to be done, page by page; the next page is read while the crew is at work."""
+        for listing in self._source.pages(cursor):
+            page = _Page(listing.cursor)
+            tasks = self._looked_up(page, listing)
+            page.left = len(tasks)
+            self._pages.append(page)
+            self._settle()
+            for task in tasks:
+                yield page, task
+            if self._stopping.is_set():
+                return
+        self._listed = True
+
+    def _prepared(self, job: tuple[_Page, Task]) -> tuple[_Page, Result] | Half:
+        page, task = job
+        done = self._items.prepare(task)
+        return Half((page, done), done.put.size) if isinstance(done, Ready) else (page, done)
+
+    def _stored(self, made: Sequence[tuple[_Page, Ready]]) -> list[tuple[_Page, Result]]:
+        results = self._items.store([ready for _, ready in made])
+        return [(page, result) for (page, _), result in zip(made, results, strict=True)]
+
+    def _settle(self) -> None:
+        """Report the pages that are done, in their order: a later attempt goes on behind them."""
+        while self._pages and not self._pages[0].left:
+            page = self._pages.popleft()
+            for result in page.results:
+                _add(self._settled, result)
+            self._report.page(page.cursor, self._settled)
+            if not self._stopping.is_set():
+                self._between()
+
+    def _looked_up(self, page: _Page, listing: Listing) -> list[Task]:
+        """The tasks of a page; what needs none is counted."""
         entries = list({entry.key: entry for entry in listing.entries}.values())
         self._seen.add(entry.key for entry in listing.entries)
-        known = self._store.known_by_keys(self._name, [entry.key for entry in entries])
+        found = self._store.known_by_ids(
+            self._name, self._collection, [entry.media_id for entry in entries]
+        )
+        known = {stored.source_key: stored for stored in found.values()}
+        if not known and not self._pages and not self._settled.done:
+            self._check_not_moved(entries[:3])
         fresh = [entry.media_id for entry in entries if entry.key not in known]
         buried = self._store.tombstoned(self._collection, fresh) if fresh else set()
         now = self._now()
@@ -142,16 +205,35 @@ class Reconciler:
         for entry in entries:
             stored = known.get(entry.key)
             if isinstance(entry, Unusable):
-                self._count(self._items.unusable(entry, stored))
+                self._count_now(page, self._items.unusable(entry, stored))
             elif stored is None and entry.media_id in buried:
-                self._count(Result(entry.key, "tombstoned"))
+                self._count_now(page, Result(entry.key, "tombstoned"))
             else:
-                tasks += self._task(entry, stored, now)
-        for result in self._crew.run(self._informed(tasks)):
-            self._count(result)
-            self._watch_refusals(result)
+                step = decide(
+                    entry,
+                    stored,
+                    pipeline=PIPELINE_VERSION,
+                    now=now,
+                    allow_deletes=self._allow_deletes,
+                )
+                if ending := _NOTHING_TO_DO.get(step.verb):
+                    self._count_now(page, nothing_to_do(entry, stored, ending))
+                else:
+                    tasks.append(Task(entry, stored, step))
+        return self._informed(page, tasks)
 
-    def _informed(self, tasks: list[Task]) -> list[Task]:
+    def _check_not_moved(self, first: Sequence[Listed]) -> None:
+        """Raises ConfigError when this source fills another collection already."""
+        items = [self._store.item_of_source(self._name, entry.key) for entry in first]
+        others = [i.collection for i in items if i and i.collection != self._collection]
+        if others and len(others) == len(items):
+            raise ConfigError(
+                f"The source {self._name} fills collection `{others[0]}` already, and an item"
+                f" cannot be in two: set CMS_COLLECTION={others[0]} again, or a CMS_SOURCE_NAME of"
+                " its own for this collection. Nothing was changed."
+            )
+
+    def _informed(self, page: _Page, tasks: list[Task]) -> list[Task]:
         """The tasks with what is stored of their items; ids of others are not even fetched."""
         wanted = [task.entry.media_id for task in tasks if task.step.verb == "fetch"]
         before = self._store.before(self._collection, wanted) if wanted else Before()
@@ -160,34 +242,29 @@ class Reconciler:
             key = identity.media_key(self._collection, task.entry.media_id)
             media = before.items[key].media if key in before.items else None
             if media is not None and media["state"] != "gone" and media["source"] != self._name:
-                detail = "Another source owns this id."
-                self._count(Result(task.entry.key, "conflicts", reason="conflict", detail=detail))
+                detail = item_rules.owned_by(media["source"])
+                result = Result(task.entry.key, "conflicts", reason="conflict", detail=detail)
+                self._count_now(page, result)
             else:
                 mine.append(dataclasses.replace(task, before=before))
         return mine
 
-    def _task(self, entry: Entry, stored: KnownItem | None, now: dt.datetime) -> list[Task]:
-        step = decide(entry, stored, pipeline=PIPELINE_VERSION, now=now)
-        match step.verb:
-            case "skip":
-                self._count(Result(entry.key, "unchanged"))
-            case "wait":
-                self._count(Result(entry.key, "waiting"))
-            case "broken":
-                self._count(Result(entry.key, "broken", reason="as before"))
-            case _:
-                return [Task(entry, stored, step)]
-        return []
+    def _count(self, page: _Page, result: Result) -> None:
+        """Count what came of a task; one that was stopped is still to be done."""
+        if result.ending != "stopped":
+            page.left -= 1
+            self._count_now(page, result)
 
-    def _count(self, result: Result) -> None:
+    def _count_now(self, page: _Page, result: Result) -> None:
+        page.results.append(result)
+        self._held += result.held
         tally = self._tally
-        tally.count(result.ending, result.faces)
-        if result.ending == "deleted":
-            tally.failed += 1  # listed, but not to be found
+        _add(tally, result)
         if result.ending in ("failed", "broken", "conflicts", "deleted"):
             if len(tally.broken_keys) < NAMED:
                 tally.broken_keys.append((result.key, result.reason or "failed"))
-            self._report.failure(result.key, result.reason or "failed", result.detail)
+            if not result.again:
+                self._report.failure(result.key, result.reason or "failed", result.detail)
         self._report.step(tally)
 
     def _watch_refusals(self, result: Result) -> None:
@@ -232,6 +309,12 @@ class Reconciler:
         return 0
 
 
+def _add(tally: Tally, result: Result) -> None:
+    tally.count(result.ending, result.faces)
+    if result.ending == "deleted":
+        tally.failed += 1  # listed, but not to be found
+
+
 class Seen:
     """The keys of a listing, 8 bytes each: a million of them take 8 MB.
 
@@ -263,6 +346,24 @@ def _refused() -> SourcePaused:
     return SourcePaused(
         "The media server refuses access (401 or 403), so the run stopped. Nothing was deleted:"
         " check its access rules, the next run goes on from here."
+    )
+
+
+def nothing_to_do(entry: Entry, stored: KnownItem | None, ending: Ending) -> Result:
+    """The result for an entry that nothing is done about: hidden, unchanged, waiting or broken."""
+    if ending == "unchanged" and entry.hidden:
+        return Result(entry.key, "hidden")
+    if ending == "broken" and stored is not None:
+        return Result(entry.key, ending, reason=stored.error, again=True)
+    return Result(entry.key, ending)
+
+
+def held_back(count: int, ratio: float) -> str:
+    """What to say of deletions that the brake prevented."""
+    return (
+        f"{count} items are gone from the source, or their pictures from its server for more than"
+        f" a day: more than INDEX_MAX_DELETE_RATIO ({ratio:g}) allows, so none was deleted. Look at"
+        " the source first; if it is right, run `python -m indexer once --allow-deletes`."
     )
 
 

@@ -13,12 +13,13 @@ from faces.errors import (
     InvalidRequest,
     UrlNotAllowed,
 )
+from indexer.plan import LOOKS
 from indexer.sources.base import Gone, Unreadable
 
 MINUTE, HOUR = 60.0, 3600.0
 _CAP = 6 * HOUR
 # How often a failure of this class is tried before it counts as lasting.
-_TRIES = {"empty": 3, "decoder_failed": 2, "not_found": 3}
+_TRIES = {"empty": 3, "decoder_failed": 2, "not_found": LOOKS}
 _NOT_FOUND_PAUSE = 12 * HOUR
 """Between two looks at a missing picture: the third look is then a day after the first."""
 
@@ -50,6 +51,11 @@ def classify(
         return Failure(reason, detail, False, _NOT_FOUND_PAUSE)
     delay = min(_CAP, MINUTE * 2.0 ** min(attempts - 1, 12))
     return Failure(reason, detail, False, max(at_least, delay * (0.5 + jitter() / 2)))
+
+
+def reason_of(error: Exception) -> str | None:
+    """The stable class of `error`; None when it is not an item's."""
+    return _class_of(error)[0]
 
 
 def _class_of(error: Exception) -> tuple[str | None, str, bool, float]:

@@ -63,6 +63,7 @@ class Run:
             fence=fence,
             max_bytes=settings.max_upload_bytes,
             min_quality=settings.face_min_quality,
+            brake=Brake(settings.index_max_delete_ratio),
             now=now,
             stopping=stopping,
         )
@@ -78,6 +79,7 @@ class Run:
         between: Callable[[], None] = lambda: None,
     ) -> Outcome:
         """The outcome of a reconcile from `cursor` on; see `Reconciler.run`."""
+        self._items.allow_deletes = allow_deletes
         return Reconciler(
             self._store,
             self._source,

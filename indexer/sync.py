@@ -10,7 +10,7 @@ from faces.store import Store
 from faces.types import PIPELINE_VERSION
 from indexer.items import Items, Result, Task
 from indexer.plan import decide
-from indexer.sources.base import Listed, Source, Unusable
+from indexer.sources.base import Listed, Source, Unusable, media_id_of
 
 PAGE = 100
 
@@ -43,10 +43,15 @@ class Sync:
         keys = list(dict.fromkeys([*changed, *deleted]))
         for start in range(0, len(keys), PAGE):
             page = keys[start : start + PAGE]
-            known = self._store.known_by_keys(self._name, page)
             listed = self._source.lookup(page)
+            ids = {key: media_id_of(key) for key in page}
+            ids |= {key: entry.media_id for key, entry in listed.items()}
+            wanted = [media_id for media_id in ids.values() if media_id is not None]
+            known = self._store.known_by_ids(self._name, self._collection, wanted)
             for key in page:
-                yield self._one(key, listed.get(key), known.get(key))
+                stored = known.get(ids[key] or "")
+                mine = stored if stored is not None and stored.source_key == key else None
+                yield self._one(key, listed.get(key), mine)
 
     def _one(self, key: str, listed: Listed | None, known: KnownItem | None) -> Result:
         if listed is None:

@@ -1,8 +1,9 @@
-"""Runs `python -m indexer …` with one named point armed: `python -m tests.armed POINT:N:SIGNAL …`.
+"""Runs `python -m indexer …` with one named point armed.
 
-The point is reached for the N-th time, and the process gets the signal. Points in the service's own
-code are wrapped from here, those around writes are heard from the driver: the service itself knows
-nothing of it.
+`python -m tests.armed POINT:N:SIGNAL:TOGETHER …`: the point is reached for the N-th time, and the
+process gets the signal. At most TOGETHER pictures are stored in one transaction. Points in the
+service's own code are wrapped from here, those around writes are heard from the driver: the service
+itself knows nothing of it.
 """
 
 from __future__ import annotations
@@ -106,8 +107,11 @@ def arm(where: str, point: Point) -> None:
 
 
 if __name__ == "__main__":
-    name, count, number = sys.argv[1].split(":")
-    arm(name, Point(int(count), signal.Signals[number]))
+    from indexer import crew
     from indexer.cli import main
+
+    name, count, number, together = sys.argv[1].split(":")
+    crew.TOGETHER = int(together)
+    arm(name, Point(int(count), signal.Signals[number]))
 
     raise SystemExit(main(sys.argv[2:]))

@@ -56,10 +56,10 @@ def publish(index: Index, media: Server, numbers: range) -> None:
     index.env["MEDIA_ALLOWED_HOSTS"] = media.origin
 
 
-def armed(index: Index, point: str) -> subprocess.Popen[str]:
+def armed(index: Index, point: str, together: int = COUNT) -> subprocess.Popen[str]:
     """`indexer once` that gets a signal at a named point."""
     return subprocess.Popen(
-        [sys.executable, "-m", "tests.armed", point, "once"],
+        [sys.executable, "-m", "tests.armed", f"{point}:{together}", "once"],
         cwd=ROOT,
         env=index.environment(),
         stdout=subprocess.PIPE,
@@ -91,16 +91,18 @@ def test_killed_at_any_point_the_end_is_the_same(index: Index, media: Server) ->
     index.once()
     whole = index.state()
     assert len(whole["media"]) == COUNT
-    for point in (
-        "after_fetch:2",
-        "after_encode:3",
-        "between_writes:3",
-        "before_commit:4",
-        "after_commit:2",
-        "before_cursor:1",
+    for point, together in (
+        ("after_fetch:2", COUNT),
+        ("after_encode:3", 1),
+        ("between_writes:1", COUNT),
+        ("between_writes:2", 2),
+        ("before_commit:4", 1),
+        ("after_commit:1", COUNT),
+        ("after_commit:2", 2),
+        ("before_cursor:1", COUNT),
     ):
         forget(index)
-        process = armed(index, f"{point}:SIGKILL")
+        process = armed(index, f"{point}:SIGKILL", together)
         said = process.communicate(timeout=60)
         assert process.returncode == -signal.SIGKILL, (point, said)
         partial = index.state()

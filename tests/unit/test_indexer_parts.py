@@ -7,14 +7,14 @@ import io
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
 from faces.errors import ConfigError
 from indexer import schedule
-from indexer.crew import Crew
+from indexer.crew import Crew, Half
 from indexer.lanes import Lane, Lanes
 from indexer.progress import Console, Tally, duration, summary
 from indexer.sources.base import Entry, Gone, Unreadable
@@ -148,6 +148,71 @@ def test_a_stop_ends_a_crew_with_what_is_in_hand() -> None:
         stopping.set()
     team.close()
     assert 1 <= len(got) <= 8
+
+
+def test_a_crew_finishes_what_is_prepared_several_at_once() -> None:
+    groups: list[list[int]] = []
+
+    def finish(values: Sequence[int]) -> list[int]:
+        groups.append(list(values))
+        return [n * n for n in values]
+
+    team: Crew[int, int] = Crew(
+        lambda n: Half(n, 3) if n % 10 else -n, finish, size=3, stopping=threading.Event(), most=12
+    )
+    assert sorted(team.run(range(50))) == sorted(n * n if n % 10 else -n for n in range(50))
+    assert list(team.run([1])) == [1]
+    team.close()
+    assert sum(map(len, groups)) == 46
+    assert max(map(len, groups)) == 4
+    assert len(groups) < 40
+
+
+def test_a_half_larger_than_allowed_is_finished_by_itself() -> None:
+    groups: list[list[int]] = []
+
+    def finish(values: Sequence[int]) -> list[int]:
+        groups.append(list(values))
+        return list(values)
+
+    team: Crew[int, int] = Crew(
+        lambda n: Half(n, n), finish, size=1, stopping=threading.Event(), most=5
+    )
+    assert list(team.run([1, 9, 2, 3])) == [1, 9, 2, 3]
+    team.close()
+    assert groups == [[1], [9], [2, 3]]
+
+
+@pytest.mark.parametrize("where", ["work", "finish", "jobs"])
+def test_an_error_anywhere_begins_nothing_more(where: str) -> None:
+    begun: list[int] = []
+
+    def jobs() -> Iterator[int]:
+        yield from range(200)
+        if where == "jobs":
+            raise RuntimeError(where)
+        yield from range(200, 1000)
+
+    def work(n: int) -> Half:
+        begun.append(n)
+        if where == "work" and n == 2:
+            raise RuntimeError(where)
+        return Half(n)
+
+    def finish(values: Sequence[int]) -> list[int]:
+        if where == "finish":
+            raise RuntimeError(where)
+        return list(values)
+
+    team: Crew[int, int] = Crew(work, finish, size=3, stopping=threading.Event())
+    got: list[int] = []
+    with pytest.raises(RuntimeError, match=where):
+        got.extend(team.run(jobs()))
+    team.close()
+    if where == "jobs":
+        assert len(got) > 150
+    else:
+        assert len(begun) < 100
 
 
 def test_a_lane_that_crashes_pauses_longer_each_time(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -226,9 +226,11 @@ class TestOwnership:
             put(store, row_of_faces(1), ref=MediaRef("default", name, "folder-1", f"k{name}"))
         put(store, row_of_faces(1))
         store.delete_item("default", "c", source="folder-1", tombstone=False)
-        known = list(store.known_items("folder-1", "default"))
-        assert [(item.source_key, item.media_id) for item in known] == [("ka", "a"), ("kb", "b")]
-        assert set(store.known_by_keys("folder-1", ["kb", "kc", "zz"])) == {"kb"}
+        known = {item.source_key: item for item in store.known_items("folder-1", "default")}
+        assert {key: item.media_id for key, item in known.items()} == {"ka": "a", "kb": "b"}
+        ids = ["b", "c", "zz", API.media_id, *(f"{n}" for n in range(200))]
+        assert store.known_by_ids("folder-1", "default", ids) == {"b": known["kb"]}
+        assert store.known_by_ids("folder-1", "other", ids) == {}
 
 
 class TestFailures:

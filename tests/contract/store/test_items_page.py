@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
@@ -10,9 +11,10 @@ import pytest
 from pymongo import MongoClient, monitoring
 
 from faces import item_writes
-from faces.database import FACES, MEDIA, Db
-from faces.errors import LeaseLost, Tombstoned
+from faces.database import FACES, MEDIA, MODELS, Db
+from faces.errors import Busy, LeaseLost, Tombstoned
 from faces.item_before import Before
+from faces.item_put import Put, Rules
 from faces.leases import Holder
 from faces.records import PutResult
 from faces.store import Store
@@ -33,6 +35,24 @@ def put(
 def picture(number: int, shift: int = 0) -> Analysis:
     """Two faces of picture `number`, moved by `shift` pixels."""
     return analysis(face(shift, seed=number), face(300 + shift, seed=number + 50))
+
+
+RULES = Rules(0.0, "1", None)
+
+
+def puts(store: Store, names: list[str], content: str, shift: int = 0) -> list[Put]:
+    """Pictures to store, with what is stored of their items now."""
+    before = store.before("default", names)
+    return [
+        Put(
+            MediaRef("default", name, "cms", name),
+            MediaInfo(),
+            (picture(int(name.split(".")[0]), shift),),
+            content,
+            before=before,
+        )
+        for name in names
+    ]
 
 
 class Heard(monitoring.CommandListener):
@@ -94,9 +114,20 @@ def test_what_is_written_is_what_separate_writes_leave(
                 put(store, name, picture(number, shift), content, before)
         return whole()
 
-    together = run(lambda: store.before("default", NAMES))
+    by_page = run(lambda: store.before("default", NAMES))
+
+    def run_together() -> list[list[dict[str, Any]]]:
+        for name in (FACES, MEDIA):
+            db[name].delete_many({})
+        for content, shift in (("a", 0), ("b", 8), ("c", 200)):
+            made = puts(store, NAMES, content, shift)
+            assert store.put_together(made, RULES) == [2] * len(NAMES)
+        return whole()
+
+    assert run_together() == by_page
     monkeypatch.setattr(item_writes, "_MANY_COLLECTIONS", 999)
-    assert run(lambda: None) == together
+    assert run(lambda: None) == by_page
+    assert store.put_together(puts(store, NAMES, "d"), RULES) == [None] * len(NAMES)
 
 
 def test_a_face_deleted_since_the_page_was_read_stays_deleted(store: Store, db: Db) -> None:
@@ -147,4 +178,65 @@ def test_a_lease_lost_since_then_writes_nothing(store: Store, db: Db) -> None:
     assert store.leases.acquire("source:cms", Holder.this_process("two"), 60) is not None
     with pytest.raises(LeaseLost):
         put(store, "0.jpg", picture(0), "a", before, fence=lease.fence)
+    assert db[MEDIA].count_documents({}) == 0
+
+
+def test_pictures_stored_together_cost_two_writes_in_all(atlas: str, db: Db) -> None:
+    heard = Heard()
+    with MongoClient[dict[str, Any]](
+        atlas, tz_aware=True, w="majority", event_listeners=[heard]
+    ) as client:
+        mine = Store(client[db.name])
+        for content, shift in (("old", 0), ("new", 8)):
+            made = puts(mine, NAMES, content, shift)
+            heard.commands.clear()
+            assert mine.put_together(made, RULES) == [2] * len(NAMES)
+            assert sum(heard.commands[command] for command in WRITES) == 2, heard.commands
+            assert heard.commands["find"] <= 3, heard.commands
+
+
+def test_who_may_not_be_stored_is_left_to_itself_and_the_others_are(store: Store, db: Db) -> None:
+    put(store, "0.jpg", picture(0), "a", None)
+    store.delete_item("default", "0.jpg", source="api", tombstone=True)
+    store.put_item(
+        MediaRef("default", "1.jpg", "other", "1.jpg"), MediaInfo(), picture(1), content="a"
+    )
+    began = store.rev("default", "2.jpg")
+    put(store, "2.jpg", picture(2), "a", None)
+    store.delete_item("default", "2.jpg", source="cms", tombstone=False)
+    made = puts(store, NAMES, "b")
+    late = dataclasses.replace(made[2], began_rev=began)
+    unknown = dataclasses.replace(made[3], before=None)
+    foreign_id = puts(store, ["5.jpg"], "b")
+    together = [made[0], made[1], late, unknown, *foreign_id]
+    assert store.put_together(together, RULES) == [None, None, None, None, 2]
+    assert {row["media_id"] for row in db[FACES].find()} == {"1.jpg", "5.jpg"}
+
+
+def test_one_that_another_writer_changed_lets_nothing_be_written(store: Store, db: Db) -> None:
+    made = puts(store, NAMES, "b")
+    put(store, "3.jpg", picture(3), "a", None)
+    before = db[MEDIA].find_one({"_id": "default/3.jpg"})
+    assert store.put_together(made, RULES) == [None] * len(NAMES)
+    assert list(db[MEDIA].find()) == [before]
+    assert db[FACES].count_documents({}) == 2
+    twice = puts(store, ["5.jpg"], "b") * 2
+    assert store.put_together(twice, RULES) == [None, None]
+    assert db[MEDIA].count_documents({}) == 1
+
+
+@pytest.mark.parametrize("lost", ["lease", "model"])
+def test_what_stops_one_stops_all(store: Store, db: Db, lost: str) -> None:
+    lease = store.leases.acquire("source:cms", Holder.this_process("one"), 60)
+    assert lease is not None
+    made = puts(store, NAMES, "a")
+    expected: type[Exception] = LeaseLost
+    if lost == "lease":
+        lease.release()
+        assert store.leases.acquire("source:cms", Holder.this_process("two"), 60) is not None
+    else:
+        expected = Busy
+        db[MODELS].update_one({"_id": "active"}, {"$set": {"model": "sface"}}, upsert=True)
+    with pytest.raises(expected):
+        store.put_together(made, Rules(0.0, "1", lease.fence))
     assert db[MEDIA].count_documents({}) == 0

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from faces.database import FACES
+from faces.database import FACES, MODELS
 from faces.errors import LeaseLost
 from faces.leases import Holder, Lease
 from faces.records import KnownItem
@@ -34,6 +34,7 @@ class Analyst:
     def __init__(self) -> None:
         self.seen = 0
         self.before: Callable[[int], None] = lambda number: None
+        self.forgotten: Callable[[], object] = lambda: None
 
     def analyse(self, data: bytes) -> Sequence[Analysis]:
         self.seen += 1
@@ -41,7 +42,7 @@ class Analyst:
         return (analysis(face(0, seed=zlib.crc32(data) % 1000)),)
 
     def forget(self) -> None:
-        pass
+        self.forgotten()
 
 
 class Pages:
@@ -121,6 +122,7 @@ class Bench:
             fence=lease.fence,
             max_bytes=1000,
             min_quality=0.0,
+            brake=Brake(0.2, least=3),
             now=self.store.now,
             stopping=self.stopping,
         )
@@ -152,7 +154,7 @@ def test_a_run_that_was_cut_goes_on_at_its_page_and_still_deletes(bench: Bench) 
     outcome, report = bench.run(pages=2)
     assert not outcome.complete
     assert outcome.tally.deleted == 0
-    assert bench.analyst.seen == 4
+    assert 4 <= bench.analyst.seen <= 6  # the next page is under way while one is finished
     # Everything before the cursor is skipped, and what was not listed again is not taken for gone.
     outcome, _ = bench.run(cursor=report.cursors[-1])
     assert outcome.complete
@@ -166,9 +168,9 @@ def test_a_stop_in_the_middle_of_a_page_leaves_its_cursor_alone(bench: Bench) ->
     bench.analyst.before = lambda number: bench.stopping.set() if number == 3 else None
     outcome, report = bench.run()
     assert not outcome.complete
-    assert len(report.cursors) == 1
+    assert len(report.cursors) <= 1
     bench.analyst.before = lambda number: None
-    bench.run(cursor=report.cursors[-1])
+    bench.run(cursor=report.cursors[-1] if report.cursors else None)
     assert bench.media() == set(SIX)
 
 
@@ -212,7 +214,7 @@ def test_the_brake_counts_what_would_go_and_can_be_released(bench: Bench) -> Non
 
 
 def test_a_lease_lost_on_the_way_stops_the_run(bench: Bench) -> None:
-    bench.fill(*SIX)
+    bench.fill(*(f"{n}.jpg" for n in range(100)))
 
     def steal() -> None:
         leases = bench.store.db.likeness_leases
@@ -221,8 +223,43 @@ def test_a_lease_lost_on_the_way_stops_the_run(bench: Bench) -> None:
 
     with pytest.raises(LeaseLost):
         bench.run(between=steal)
-    assert len(bench.media()) == 2
-    assert bench.store.db[FACES].count_documents({}) == 2
+    written = len(bench.media())
+    assert 2 <= written < 60
+    assert bench.store.db[FACES].count_documents({}) == written
+
+
+def test_one_deleted_while_many_are_stored_together_stays_deleted(bench: Bench) -> None:
+    names = [f"{n:02}.jpg" for n in range(30)]
+    bench.fill(*names)
+    bench.run()
+    for name in names:
+        (bench.root / name).write_bytes(b"new " + name.encode())
+    bench.analyst.seen = 0
+
+    def delete(number: int) -> None:
+        if number == 4:
+            for name in names[:3]:
+                bench.store.delete_item("default", name, source="api", tombstone=True)
+
+    bench.analyst.before = delete
+    outcome, report = bench.run()
+    assert outcome.complete
+    assert bench.media() == set(names[3:])
+    assert bench.store.db[FACES].count_documents({}) == len(names) - 3
+    assert outcome.tally.indexed + outcome.tally.tombstoned == len(names)
+    assert len(report.cursors) == 15
+
+
+def test_a_picture_of_a_model_that_was_switched_meanwhile_is_looked_at_anew(bench: Bench) -> None:
+    bench.fill(*SIX)
+    models = bench.store.db[MODELS]
+    models.update_one({"_id": "active"}, {"$set": {"model": "other"}}, upsert=True)
+    bench.analyst.forgotten = lambda: models.update_one(
+        {"_id": "active"}, {"$set": {"model": "facenet128"}}
+    )
+    outcome, _ = bench.run()
+    assert outcome.tally.indexed == len(SIX)
+    assert bench.analyst.seen > len(SIX)
 
 
 def test_single_keys_are_brought_up_to_date(bench: Bench) -> None:

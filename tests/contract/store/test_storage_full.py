@@ -17,7 +17,7 @@ from faces.store import Store
 from faces.types import Analysis
 from indexer.crew import Crew
 from indexer.items import Items, Task
-from indexer.plan import decide
+from indexer.plan import Brake, decide
 from indexer.sources.base import Body, Entry
 from tests.faces_made import analysis, face
 
@@ -61,6 +61,7 @@ def test_the_run_stops_and_no_item_is_marked(store: Store) -> None:
         fence=None,
         max_bytes=100,
         min_quality=0.0,
+        brake=Brake(0.2),
         now=lambda: now,
         stopping=stopping,
     )
