@@ -40,11 +40,13 @@ class Aggregates:
         """The reply to an aggregate, or None when it holds none of our stages."""
         pipeline = body.get("pipeline")
         if not rewrite.mentions(pipeline):
-            if isinstance(pipeline, list) and rewrite.reads_score(pipeline):
+            try:
+                rewrite.check_scores(pipeline)
+            except CommandError:
                 if isinstance(body["aggregate"], str):
                     database = str(body.get("$db", ""))
                     await self._backend.may_read(database, body["aggregate"], exchange)
-                raise rewrite.no_score()
+                raise
             return None
         prepared = await self._prepare(body, exchange)
         return await exchange.run(prepared)
@@ -73,6 +75,7 @@ class Aggregates:
                 in_transaction=in_transaction(body),
                 read_concern=concern.get("level") if isinstance(concern, dict) else None,
             )
+            rewrite.check_scores(pipeline)
             if body.get("apiStrict") is True:
                 raise CommandError(323, "APIStrictError", _NOT_IN_THE_STABLE_API)
             if not isinstance(collection, str):
@@ -86,7 +89,11 @@ class Aggregates:
             raise
         explained = explained or body.get("explain") is True
         call = Call(body, (database, collection), exchange, explained)
-        return {**body, "pipeline": await self._replaced(call.main, pipeline, call)}
+        prepared = {**body, "pipeline": await self._replaced(call.main, pipeline, call)}
+        if rewrite.ours(pipeline[0]):
+            # The server has no use for it, and does not look whether there is such an index.
+            prepared.pop("hint", None)
+        return prepared
 
     async def _replaced(
         self,
@@ -136,7 +143,7 @@ class Aggregates:
             # The search begins on the index that has the collection's name, while the backend is
             # asked whether that is still the same collection.
             early = self._begin(namespace, query)
-            found = await self._backend.collection(namespace)
+            found = await self._backend.collection(namespace, call.exchange)
             if found is None:
                 return []
             uuid, kind = found

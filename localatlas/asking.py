@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Mapping
 from typing import Any
 
 from pymongo import AsyncMongoClient
@@ -75,16 +76,24 @@ class Asking:
             )
         return found[0]
 
-    async def collection(self, namespace: Namespace) -> tuple[bytes, str] | None:
-        """The collection's uuid and kind, or None when there is none."""
+    async def collection(
+        self, namespace: Namespace, exchange: Exchange | None = None
+    ) -> tuple[bytes, str] | None:
+        """The collection's uuid and kind, or None when there is none.
+
+        Through `exchange` it is asked on the client's own connection, which is cheaper; the front's
+        own is asked for a client that may not list collections.
+        """
         database, name = namespace
         if not database or not name:
             return None
-        cursor = await self._client[database].list_collections(filter={"name": name})
-        async for info in cursor:
-            # The embedded engine lists a time series as a collection with options of one.
-            kind = "timeseries" if "timeseries" in info.get("options", {}) else info.get("type")
-            return bytes(info.get("info", {}).get("uuid", b"")), str(kind or "collection")
+        if exchange is not None:
+            listing = {"listCollections": 1, "filter": {"name": name}, "$db": database}
+            reply = await exchange.run(listing)
+            if reply.get("ok"):
+                return next(map(_identity, reply["cursor"]["firstBatch"]), None)
+        async for info in await self._client[database].list_collections(filter={"name": name}):
+            return _identity(info)
         return None
 
     async def listed(self, namespace: Namespace, target: Target) -> list[Body]:
@@ -97,3 +106,9 @@ class Asking:
             for live in self._indexes.of(namespace, found[0])
             if target.matches(live.entry.name, live.entry.id)
         ]
+
+
+def _identity(info: Mapping[str, Any]) -> tuple[bytes, str]:
+    # The embedded engine lists a time series as a collection with options of one.
+    kind = "timeseries" if "timeseries" in info.get("options", {}) else info.get("type")
+    return bytes(info.get("info", {}).get("uuid", b"")), str(kind or "collection")

@@ -19,6 +19,8 @@ from localatlas.definition import VectorField
 from localatlas.reader import bson_type, is_number
 
 VECTOR_SUBTYPE = 9
+# The bits of the second byte that say how many bits of the last one are to be ignored.
+PADDING = 0x07
 FLOAT32, INT8, PACKED_BIT = "float32", "int8", "packed_bit"
 NUMBERS = {int, float, Int64}
 KINDS = {0x27: FLOAT32, 0x03: INT8, 0x10: PACKED_BIT}
@@ -134,7 +136,7 @@ def _binary(value: bytes) -> Vector:
     kind = KINDS.get(value[0])
     if kind is None:
         raise VectorError("Unsupported vector subtype found")
-    if value[1]:
+    if value[1] & PADDING:
         raise VectorError(
             "The dimensions of binary vector should be a multiple of 8 and "
             "the padding should be zero."

@@ -7,7 +7,9 @@ numbered once; object ids and UUIDs are two 64-bit halves.
 
 from __future__ import annotations
 
+import math
 import operator
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -38,6 +40,7 @@ from localatlas.vectorfile import Frozen
 # term.
 MAX_STRING = 8191
 INT64 = range(-(2**63), 2**63)
+FINITE = sys.float_info.max
 RELATIONS: dict[str, Callable[[Any, Any], Any]] = {
     "$eq": operator.eq,
     "$gt": operator.gt,
@@ -77,8 +80,8 @@ class Column:
             case "null":
                 mask[self.nulls.view()] = True
             case "number":
-                self._numbers("integer", _integer_test(relation, value.content), mask)
-                self._numbers("double", _double_test(relation, value.content), mask)
+                self._integers(_integer_test(relation, value.content), mask)
+                self._doubles(_double_range(relation, value.content), mask)
             case "date" | "boolean":
                 if (found := self._arrays(value.family)) is not None:
                     mask[found[0][RELATIONS[relation](found[1], value.content)]] = True
@@ -92,14 +95,15 @@ class Column:
         family = values[0].family
         contents = [value.content for value in values]
         if family == NUMBER:
-            self._among("integer", [_integer_test("$eq", each) for each in contents], mask)
-            self._among("double", [_double_test("$eq", each) for each in contents], mask)
+            tests = [_integer_test("$eq", each) for each in contents]
+            self._among("integer", [test[1] for test in tests if isinstance(test, tuple)], mask)
+            self._among("double", [float(each) for each in contents], mask)
         elif family == STRING:
-            self._among(STRING, [("$eq", self.strings.find(each)) for each in contents], mask)
+            self._among(STRING, [self.strings.find(each) for each in contents], mask)
         elif family in (OBJECT_ID, UUID):
             self._wide_among(family, [_halves(each) for each in contents], mask)
         else:
-            self._among(family, [("$eq", each) for each in contents], mask)
+            self._among(family, contents, mask)
 
     def freeze(self) -> Frozen:
         """Return the column as arrays by name, to be kept in a file."""
@@ -170,27 +174,29 @@ class Column:
         arrays = self.families.get(family)
         return None if arrays is None else [array.view() for array in arrays]
 
-    def _numbers(self, family: str, test: tuple[str, Any] | bool, mask: Mask) -> None:
-        found = self._arrays(family)
+    def _integers(self, test: tuple[str, Any] | bool, mask: Mask) -> None:
+        found = self._arrays("integer")
         if found is None or test is False:
             return
         if test is True:
             mask[found[0]] = True
-        elif test[0] == "nan":
-            mask[found[0][np.isnan(found[1])]] = True
         else:
             mask[found[0][RELATIONS[test[0]](found[1], test[1])]] = True
 
-    def _among(self, family: str, tests: Sequence[tuple[str, Any] | bool], mask: Mask) -> None:
-        """Set `mask` where a value equals one that the tests, each an equality or False, name."""
+    def _doubles(self, within: tuple[float, float] | None, mask: Mask) -> None:
+        found = self._arrays("double")
+        if found is not None and within is not None:
+            mask[found[0][(found[1] >= within[0]) & (found[1] <= within[1])]] = True
+
+    def _among(self, family: str, contents: Sequence[Any], mask: Mask) -> None:
+        """Set `mask` where a value is one of `contents`; not-a-number is one like another."""
         found = self._arrays(family)
         if found is None:
             return
-        named = [test for test in tests if isinstance(test, tuple)]
-        equals = [content for relation, content in named if relation == "$eq"]
-        mask[found[0][np.isin(found[1], np.array(equals, found[1].dtype))]] = True
-        if len(equals) < len(named):
-            mask[found[0][np.isnan(found[1])]] = True
+        rows, held = found
+        mask[rows[np.isin(held, np.array(contents, held.dtype))]] = True
+        if any(each != each for each in contents):
+            mask[rows[np.isnan(held)]] = True
 
     def _wide_among(self, family: str, pairs: Sequence[tuple[int, int]], mask: Mask) -> None:
         found = self._arrays(family)
@@ -287,14 +293,14 @@ def _elements(value: object) -> Iterator[object]:
 
 
 def _cut(text: str) -> str:
-    """Return the first 8191 UTF-16 units of `text`; half a surrogate pair becomes "?"."""
+    """Return the first 8191 UTF-16 units of `text`; half a surrogate pair becomes U+FFFD."""
     if len(text) <= MAX_STRING // 2:
         return text
     units = text.encode("utf-16-le")
     if len(units) <= 2 * MAX_STRING:
         return text
     cut = units[: 2 * MAX_STRING].decode("utf-16-le", "surrogatepass")
-    return cut[:-1] + "?" if "\ud800" <= cut[-1] <= "\udbff" else cut
+    return cut[:-1] + "\ufffd" if "\ud800" <= cut[-1] <= "\udbff" else cut
 
 
 def _halves(content: bytes) -> tuple[int, int]:
@@ -323,21 +329,17 @@ def _integer_test(relation: str, bound: float) -> tuple[str, Any] | bool:
     return ("$gt", below) if relation in ("$gt", "$gte") else ("$lte", below)
 
 
-def _double_test(relation: str, bound: int | float) -> tuple[str, Any] | bool:
-    """Return the comparison of doubles that equals `relation` to `bound`, maybe an integer."""
-    if isinstance(bound, float):
-        if bound != bound:
-            # Not-a-number equals itself here and stands in no order.
-            return relation in ("$eq", "$gte", "$lte") and ("nan", bound)
-        return relation, bound
-    nearest = float(bound)
-    if int(nearest) == bound:
-        return relation, nearest
-    if relation == "$eq":
-        return False
-    if nearest < bound:
-        return ("$gt" if relation in ("$gt", "$gte") else "$lte"), nearest
-    return ("$gte" if relation in ("$gt", "$gte") else "$lt"), nearest
+def _double_range(relation: str, bound: int | float) -> tuple[float, float] | None:
+    """Return the least and the largest double that stand in `relation` to `bound`, if any does.
+
+    An open end is the largest finite number, so that an infinite value is found by $in alone or
+    where it is the bound of its own end; not-a-number by $in alone. An integer bound is rounded.
+    """
+    number = float(bound)
+    low = {"$gt": math.nextafter(number, math.inf), "$gte": number, "$eq": number}
+    high = {"$lt": math.nextafter(number, -math.inf), "$lte": number, "$eq": number}
+    least, largest = low.get(relation, -FINITE), high.get(relation, FINITE)
+    return (least, largest) if least <= FINITE and largest >= -FINITE else None
 
 
 def _renumbered(rows: Growing, new_rows: NDArray[np.int32]) -> Growing:

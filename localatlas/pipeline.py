@@ -53,7 +53,7 @@ def check_pipeline(
     if not used:
         return
     _check_one_key_each(pipeline)
-    name = min(used)
+    name = VECTOR_SEARCH if VECTOR_SEARCH in used else LIST_INDEXES
     if api_strict:
         raise failure(
             API_STRICT_ERROR, f"stage {name} is not allowed with 'apiStrict: true' in API Version 1"
@@ -68,10 +68,10 @@ def check_pipeline(
             f"Operation not permitted in transaction :: caused by :: Aggregation stage {name} "
             "cannot run within a multi-document transaction",
         )
-    if VECTOR_SEARCH in used and read_concern not in (None, "local"):
+    if read_concern not in (None, "local"):
         raise failure(
             INVALID_OPTIONS,
-            f"Aggregation stage {VECTOR_SEARCH} cannot run with a readConcern other than 'local', "
+            f"Aggregation stage {name} cannot run with a readConcern other than 'local', "
             f"or in a multi-document transaction. Current readConcern: {read_concern}",
         )
     for stage, value in _stages(pipeline):

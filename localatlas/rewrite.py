@@ -7,7 +7,7 @@ stage and is removed there, so that no client sees it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from localatlas.errors import CommandError, failure
@@ -19,8 +19,29 @@ Hit = tuple[Any, float]
 
 SCORE = "__localatlas_score"
 RANK = "__localatlas_rank"
-META_NAMES = ("vectorSearchScore", "score", "searchScore")
+# What `{$meta: …}` gives behind a vector search: its score; nothing, where the server does not look
+# beforehand whether it is there; an error, with the server's name for it, where it does.
+SCORES = {"vectorSearchScore": "$vectorSearch distance", "score": "score"}
+MISSING = frozenset(
+    {
+        "geoNearDistance",
+        "geoNearPoint",
+        "indexKey",
+        "recordId",
+        "searchHighlights",
+        "searchScoreDetails",
+        "searchSequenceToken",
+    }
+)
+NOT_AVAILABLE = {
+    "scoreDetails": "scoreDetails",
+    "searchScore": "$search score",
+    "textScore": "text score",
+}
 
+KNOWN = SCORES.keys() | MISSING | NOT_AVAILABLE.keys() | {"sortKey", "randVal"}
+
+META_UNKNOWN = 17308
 META_NOT_AVAILABLE = 40218
 
 # Documents of these stages are new ones: what was known about their sources ends here.
@@ -52,6 +73,7 @@ def searched(
 
     With `keep_score` the hidden field stays, for an outer pipeline that reads it.
     """
+    rest = [_without_other_meta(stage) for stage in rest]
     last = len(rest) - 1 if keep_score else _last_reader(rest)
     out = _ranked(hits, collection, score=keep_score or last >= 0)
     for position, stage in enumerate(rest):
@@ -69,20 +91,38 @@ def reads_score(rest: Pipeline) -> bool:
     return any(_reads_score(stage) for stage in rest)
 
 
-def no_score() -> CommandError:
-    """Return the error for a stage that reads a score which its documents do not have."""
-    return failure(
-        META_NOT_AVAILABLE, "query requires vectorSearchScore metadata, but it is not available"
-    )
+def check_scores(pipeline: Any, *, searched: bool = False) -> None:
+    """Raise CommandError where a stage reads a score that no search before it gives.
+
+    `searched` says that the documents that reach the pipeline come from a search.
+    """
+    if not isinstance(pipeline, list):
+        return
+    for position, stage in enumerate(pipeline):
+        if not isinstance(stage, dict):
+            continue
+        searched = searched or (not position and VECTOR_SEARCH in stage)
+        if not searched and "vectorSearchScore" in _metas(stage):
+            raise _no_meta(SCORES["vectorSearchScore"])
+        for name, inner in sub_pipelines(stage):
+            check_scores(inner, searched=searched and name == "$facet")
+
+
+def _no_meta(what: str) -> CommandError:
+    return failure(META_NOT_AVAILABLE, f"query requires {what} metadata, but it is not available")
 
 
 def _last_reader(rest: Pipeline) -> int:
-    """The position of the last stage that reads the score, or -1."""
+    """The position of the last stage that reads the score, or -1.
+
+    Behind a stage that forgets it, the server refuses `score`, and finds `vectorSearchScore`
+    missing as the hidden field then is.
+    """
     last, forgotten = -1, False
     for position, stage in enumerate(rest):
         if _reads_score(stage):
-            if forgotten:
-                raise no_score()
+            if forgotten and "score" in _metas(stage):
+                raise _no_meta(SCORES["score"])
             last = position
         forgotten = forgotten or any(name in _FORGETTING for name in stage)
     return last
@@ -120,18 +160,46 @@ def _fetched(hits: Sequence[Hit], collection: str, *, score: bool) -> Pipeline:
 
 
 def _is_meta(value: Any) -> bool:
-    return isinstance(value, dict) and len(value) == 1 and value.get("$meta") in META_NAMES
+    """Whether this is the score, wanted."""
+    return _meta_name(value) in SCORES
+
+
+def _meta_name(value: Any) -> str | None:
+    if isinstance(value, dict) and len(value) == 1 and isinstance(value.get("$meta"), str):
+        return str(value["$meta"])
+    return None
 
 
 def _reads_score(value: Any) -> bool:
-    if _is_meta(value):
-        return True
-    if isinstance(value, dict):
-        return any(
-            name != "$literal" and not _own_context(name) and _reads_score(inner)
-            for name, inner in value.items()
-        )
-    return isinstance(value, list) and any(_reads_score(inner) for inner in value)
+    return any(name in SCORES for name in _metas(value))
+
+
+def _metas(value: Any) -> Iterator[str]:
+    """Yield what a stage or an expression wants of the documents' metadata."""
+    name = _meta_name(value)
+    if name is not None:
+        yield name
+    elif isinstance(value, dict):
+        for key, inner in value.items():
+            if key != "$literal" and not _own_context(key):
+                yield from _metas(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _metas(inner)
+
+
+def _without_other_meta(stage: Document) -> Document:
+    """`stage` with what no search gives made missing; CommandError where the server refuses it."""
+    names = set(_metas(stage))
+    for name in sorted(names & NOT_AVAILABLE.keys()):
+        raise _no_meta(NOT_AVAILABLE[name])
+    if unknown := names - KNOWN:
+        raise failure(META_UNKNOWN, f"Unsupported argument to $meta: {min(unknown)}")
+    return _mapped(stage, _missing) if names & MISSING else stage
+
+
+def _missing(value: Any) -> Any:
+    return "$$REMOVE" if _meta_name(value) in MISSING else None
 
 
 def _own_context(name: str) -> bool:
@@ -195,18 +263,26 @@ def _excludes(value: Any) -> bool:
 
 
 def _replaced(value: Any) -> Any:
+    return _mapped(value, _hidden)
+
+
+def _hidden(value: Any) -> Any:
     if _is_meta(value):
         return f"${SCORE}"
+    return _without_score() if value == "$$ROOT" or value == "$$CURRENT" else None
+
+
+def _mapped(value: Any, replace: Callable[[Any], Any]) -> Any:
+    """`value` with each part in its place of which `replace` makes anything but None."""
+    made = replace(value)
+    if made is not None:
+        return made
     if isinstance(value, dict):
         return {
-            name: inner if name == "$literal" or _own_context(name) else _replaced(inner)
+            name: inner if name == "$literal" or _own_context(name) else _mapped(inner, replace)
             for name, inner in value.items()
         }
-    if isinstance(value, list):
-        return [_replaced(inner) for inner in value]
-    if value in ("$$ROOT", "$$CURRENT") and isinstance(value, str):
-        return _without_score()
-    return value
+    return [_mapped(inner, replace) for inner in value] if isinstance(value, list) else value
 
 
 def _without_score() -> Document:

@@ -161,12 +161,6 @@ def _rounded(value: Any) -> Any:
     return [_rounded(inner) for inner in value] if isinstance(value, list) else value
 
 
-def test_the_score_is_gone_after_a_group(collection: Collection[dict[str, Any]]) -> None:
-    with pytest.raises(OperationFailure) as error:
-        list(collection.aggregate([search(), {"$group": {"_id": "$t"}}, {"$set": {"s": META}}]))
-    assert error.value.code == 40218
-
-
 def test_unions_of_two_searches_keep_both_scores(
     database: Database[dict[str, Any]], collection: Collection[dict[str, Any]]
 ) -> None:
