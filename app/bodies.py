@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import base64
 import binascii
+import contextlib
 import re
+import traceback
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
@@ -19,7 +21,14 @@ from starlette.concurrency import run_in_threadpool
 from app import forms, problems, strictjson
 from app.exchange import Exchange
 from app.multipart import PartsReader
-from faces.errors import Busy, ImageTooLarge, InvalidRequest, MalformedRequest, RequestTooLarge
+from faces.errors import (
+    Busy,
+    ImageTooLarge,
+    InvalidRequest,
+    LikenessError,
+    MalformedRequest,
+    RequestTooLarge,
+)
 
 JSON_CAP = 1024 * 1024
 SLACK = 64 * 1024
@@ -32,11 +41,15 @@ M = TypeVar("M", bound=BaseModel)
 
 
 class Budget:
-    """How many bytes of bodies this process holds at once; more are turned away as busy."""
+    """How many bytes of bodies this process holds at once; more are turned away as busy.
 
-    def __init__(self, most: int) -> None:
+    With `whole` it is a part of that budget: what is taken here counts there, too.
+    """
+
+    def __init__(self, most: int, whole: Budget | None = None) -> None:
         self.most = most
         self.held = 0
+        self._whole = whole
 
     def take(self, size: int, mine: int = 0) -> None:
         """Count `size` more bytes of a request that holds `mine` already.
@@ -48,11 +61,15 @@ class Budget:
             raise Busy(
                 "Too many uploads are under way at once: try again in a moment.", retry_after=2
             )
+        if self._whole is not None:
+            self._whole.take(size, mine)
         self.held += size
 
     def give_back(self, size: int) -> None:
         """Those bytes are gone."""
         self.held -= size
+        if self._whole is not None:
+            self._whole.give_back(size)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,13 +116,17 @@ async def read(
         mine += size
         taken(size)
 
-    if kind == b"multipart/form-data" and shape.pictures:
-        return await _read_form(exchange, shape, content_type, picture_cap, take)
     json = kind == b"application/json" or (
         kind.startswith(b"application/") and kind.endswith(b"+json")
     )
-    if json and not shape.together:
-        return await _read_json(exchange, shape, picture_cap, take)
+    try:
+        if kind == b"multipart/form-data" and shape.pictures:
+            return await _read_form(exchange, shape, content_type, picture_cap, take)
+        if json and not shape.together:
+            return await _read_json(exchange, shape, picture_cap, take)
+    except LikenessError as error:
+        forget(error)
+        raise
     if shape.together:
         raise problems.UnsupportedMediaType("Send multipart/form-data.")
     raise problems.UnsupportedMediaType(
@@ -115,6 +136,32 @@ async def read(
     )
 
 
+async def raw(exchange: Exchange, cap: int, budget: Budget) -> bytes:
+    """The body as it came, at most `cap` bytes, counted in `budget` until it is whole."""
+    body = bytearray()
+    taken = 0
+    try:
+        async for chunk in exchange.chunks(cap):
+            budget.take(len(chunk), taken)
+            taken += len(chunk)
+            body += chunk
+    except LikenessError:
+        body.clear()  # see `forget`
+        raise
+    finally:
+        budget.give_back(taken)
+    return bytes(body)
+
+
+def forget(error: BaseException) -> None:
+    """Let go of what the frames behind an error hold: the body, as far as it came.
+
+    The error lives until its answer is sent, and a client that still sends may take two seconds to
+    listen to it, while the budget is somebody else's already.
+    """
+    traceback.clear_frames(error.__traceback__)
+
+
 async def _read_form(
     exchange: Exchange,
     shape: Shape[M],
@@ -122,12 +169,13 @@ async def _read_form(
     picture_cap: int,
     take: Callable[[int], None],
 ) -> Incoming[M]:
-    reader = PartsReader(content_type, pictures=shape.pictures, picture_cap=picture_cap)
+    made = PartsReader(content_type, pictures=shape.pictures, picture_cap=picture_cap)
     caps = 1 if shape.together else len(shape.pictures)
-    async for chunk in exchange.chunks(picture_cap * caps + SLACK):
-        take(len(chunk))
-        reader.feed(chunk)
-    parts = reader.finish()
+    with contextlib.closing(made) as reader:
+        async for chunk in exchange.chunks(picture_cap * caps + SLACK):
+            take(len(chunk))
+            reader.feed(chunk)
+        parts = reader.finish()
     values: dict[str, Any] = {}
     if "image_base64" in parts.texts:
         raise InvalidRequest.field(
@@ -150,6 +198,7 @@ async def _read_json(
         body += chunk
         if len(body) > JSON_CAP and not _BASE64_BEGINS.search(body, 0, JSON_CAP):
             raise _json_too_large()
+    take(strictjson.weight(body))
     if len(body) > _LARGE:
         return await run_in_threadpool(_parse_json, bytes(body), shape, picture_cap)
     return _parse_json(bytes(body), shape, picture_cap)

@@ -120,11 +120,15 @@ IndexCaller = Annotated[Caller, Depends(need("index"))]
 AdminCaller = Annotated[Caller, Depends(need("admin"))]
 
 
-def body(shape: Shape[M]) -> Callable[..., AsyncIterator[Incoming[M]]]:
-    """A dependency: the checked body of this shape. Declare the caller's dependency before it."""
+def body(shape: Shape[M], *, stranger: bool = False) -> Callable[..., AsyncIterator[Incoming[M]]]:
+    """A dependency: the checked body of this shape. Declare the caller's dependency before it.
+
+    `stranger` says that the body comes before anything is known of who sends it.
+    """
 
     async def incoming(parts: ServicesDep, exchange: ExchangeDep) -> AsyncIterator[Incoming[M]]:
         taken = 0
+        budget = parts.strangers if stranger else parts.budget
 
         def count(size: int) -> None:
             nonlocal taken
@@ -135,11 +139,11 @@ def body(shape: Shape[M]) -> Callable[..., AsyncIterator[Incoming[M]]]:
                 exchange,
                 shape,
                 picture_cap=parts.settings.max_upload_bytes,
-                budget=parts.budget,
+                budget=budget,
                 taken=count,
             )
         finally:
-            parts.budget.give_back(taken)
+            budget.give_back(taken)
 
     setattr(incoming, SHAPE_ATTRIBUTE, shape)
     return incoming

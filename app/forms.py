@@ -21,6 +21,7 @@ from pydantic import (
 )
 
 from app.wire import UUID_PATTERN
+from faces import documents
 
 NAME = r"^[A-Za-z0-9_.-]{1,255}$"
 SUBJECT_ID = r"^[A-Za-z0-9_.:-]{1,128}$"
@@ -76,6 +77,10 @@ def _metadata(value: dict[str, Any]) -> dict[str, str | int | float | bool]:
                 raise ValueError("each whole number must be within ±2^53")
         elif not isinstance(entry, float):
             raise ValueError("each value must be text, a number or a boolean")
+    if documents.metadata_size(value) > documents.MAX_METADATA_BYTES:
+        raise ValueError(
+            f"names and texts must have at most {documents.MAX_METADATA_BYTES} bytes in UTF-8"
+        )
     return value
 
 

@@ -79,6 +79,11 @@ class PartsReader:
             raise MalformedRequest("The multipart body ends before its closing boundary.")
         return self._parts
 
+    def close(self) -> None:
+        """Let go of what has come: parser and reader know each other, so they stay for a while."""
+        self._data = bytearray()
+        self._parts = Parts()
+
     def _part_begin(self) -> None:
         self._count += 1
         if self._count > MAX_PARTS:

@@ -50,6 +50,8 @@ PART_SECONDS = 1.0
 INDEX_LAG = dt.timedelta(seconds=5)
 """An item that was written longer ago counts as searchable."""
 BUDGET_PICTURES = 4
+STRANGERS_PICTURES = 2
+"""How much of the budget may be bodies of callers of whom nothing is known yet."""
 
 NO_DATABASE = (
     "No database is configured: set MONGODB_URI to the address of your MongoDB Atlas cluster, or "
@@ -72,6 +74,7 @@ class Services:
     gate: Gate
     fetch_gate: Gate
     budget: Budget
+    strangers: Budget
     thumbnails: Thumbnails
     encoder_choice: Choice
     encoder_only: bool = False
@@ -242,6 +245,7 @@ def build(settings: Settings, metrics: Metrics, *, encoder_only: bool = False) -
         gate=gate,
         fetch_gate=Gate(FETCH_WIDTH, FETCH_QUEUE),
         budget=budget,
+        strangers=Budget(STRANGERS_PICTURES * settings.max_upload_bytes, budget),
         originals=originals,
         thumbnails=Thumbnails(
             Originals(folders_of(settings), originals), max_bytes=settings.max_upload_bytes

@@ -13,7 +13,8 @@ from faces.errors import FieldError, MalformedRequest
 
 Key: TypeAlias = tuple[str | int, ...]
 _VERSION = 1
-_LONGEST = 4096
+_LONGEST = 8192
+"""Twelve characters for an emoji, of which an id may hold 255: 4,100 once they are base64."""
 
 
 def encode(scope: Sequence[str | None], key: Sequence[str | int]) -> str:

@@ -99,16 +99,22 @@ class Endpoint:
         signed = sigv4.read(headers, dt.datetime.now(dt.UTC))
         holder = self._keys.holder(signed.access_key)
         taken = 0
+
+        def take(size: int) -> None:
+            nonlocal taken
+            parts.budget.take(size, taken)
+            taken += size
+
         try:
             body = bytearray()
             async for chunk in exchange.chunks(_cap(operation)):
-                parts.budget.take(2 * len(chunk))
-                taken += 2 * len(chunk)
+                take(2 * len(chunk))
                 body += chunk
             exchange.watch()
             client = Client(exchange.gone, exchange.deadline)
             whole = bytes(body)
             body.clear()
+            take(strictjson.weight(whole))
             answer = await run_in_threadpool(
                 self._run, request, parts, operation, signed, holder, client, whole
             )

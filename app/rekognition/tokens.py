@@ -20,6 +20,8 @@ LONGEST = 255
 _LONG = "sha256:"
 REMEMBERED_S = 8 * 3600.0
 MOST_REMEMBERED = 10_000
+MOST_BYTES = 4 * 1024 * 1024
+"""What the remembered answers may take: one that names a hundred faces has 10 kB."""
 
 
 def shorten(cursor: str | None, aliases: Aliases) -> str | None:
@@ -56,7 +58,8 @@ class Tokens:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._seen: OrderedDict[tuple[str, str], tuple[float, str, dict[str, Any]]] = OrderedDict()
+        self._seen: OrderedDict[tuple[str, str], tuple[float, str, bytes]] = OrderedDict()
+        self._size = 0
 
     def answer(
         self, caller: str, operation: str, given: Mapping[str, Any]
@@ -74,20 +77,26 @@ class Tokens:
             return None
         if seen[1] != _digest(operation, given):
             raise TokenMismatch
-        return seen[2]
+        told: dict[str, Any] = json.loads(seen[2])
+        return told
 
     def made(
         self, caller: str, operation: str, given: Mapping[str, Any], answer: dict[str, Any]
     ) -> None:
-        """Remember the answer of a change."""
+        """Remember the answer of a change; the oldest are forgotten where there are too many."""
         token = given.get("ClientRequestToken")
         if token is None:
             return
         until = time.monotonic() + REMEMBERED_S
+        text = json.dumps(answer).encode()
         with self._lock:
-            self._seen[(caller, token)] = (until, _digest(operation, given), answer)
-            while len(self._seen) > MOST_REMEMBERED:
-                self._seen.popitem(last=False)
+            if (old := self._seen.pop((caller, token), None)) is not None:
+                self._size -= len(old[2])
+            self._seen[(caller, token)] = (until, _digest(operation, given), text)
+            self._size += len(text)
+            while len(self._seen) > MOST_REMEMBERED or self._size > MOST_BYTES:
+                _, (_, _, old_text) = self._seen.popitem(last=False)
+                self._size -= len(old_text)
 
 
 def _digest(operation: str, given: Mapping[str, Any]) -> str:

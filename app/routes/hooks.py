@@ -10,7 +10,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Header
 from starlette.responses import Response
 
-from app import strictjson
+from app import bodies, strictjson
 from app.bodies import JSON_CAP, validate
 from app.deps import ExchangeDep, ServicesDep
 from app.forms import HookForm
@@ -28,11 +28,9 @@ async def signed(parts: ServicesDep, exchange: ExchangeDep) -> HookForm:
     secret = parts.settings.cms_hook_secret
     if secret is None or not secret.get_secret_value():
         raise Forbidden("The hook is switched off: set CMS_HOOK_SECRET to let the CMS call it.")
-    body = bytearray()
-    async for chunk in exchange.chunks(JSON_CAP):
-        body += chunk
+    body = await bodies.raw(exchange, JSON_CAP, parts.strangers)
     stamp = exchange.headers.get(b"x-timestamp", b"")
-    made = hmac.new(secret.get_secret_value().encode(), stamp + b"." + bytes(body), hashlib.sha256)
+    made = hmac.new(secret.get_secret_value().encode(), stamp + b"." + body, hashlib.sha256)
     sent = exchange.headers.get(b"x-signature", b"")
     if not hmac.compare_digest(b"sha256=" + made.hexdigest().encode(), sent):
         raise Unauthorized("X-Signature must be sha256= and the HMAC of timestamp, dot and body.")
@@ -40,7 +38,7 @@ async def signed(parts: ServicesDep, exchange: ExchangeDep) -> HookForm:
         raise Unauthorized(
             f"X-Timestamp must be Unix seconds within {MOST_SECONDS} seconds of now."
         )
-    values = strictjson.parse(bytes(body))
+    values = strictjson.parse(body)
     if not isinstance(values, dict):
         raise InvalidRequest.field("body", "must be a JSON object")
     return validate(HookForm, values, strict=True)

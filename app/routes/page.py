@@ -91,7 +91,7 @@ def search_page(
     request: Request,
     parts: ServicesDep,
     exchange: ExchangeDep,
-    incoming: Annotated[Incoming[PageForm], Depends(body(SHAPE))],
+    incoming: Annotated[Incoming[PageForm], Depends(body(SHAPE, stranger=True))],
     client: ClientDep,
 ) -> Response:
     """The page with the results of the form."""

@@ -17,7 +17,7 @@ from app.schemas import Found, Match, SearchedFace, Unsearched
 from app.services import Services
 from app.wire import Box as WireBox
 from app.wire import ImageSize, answer
-from faces import filters
+from faces import documents, filters
 from faces.errors import InvalidRequest, NoFace
 from faces.models import cards
 from faces.records import ActiveModel
@@ -28,6 +28,8 @@ from faces.types import Analysis, Face
 router = APIRouter(tags=["search"])
 MOST_FACES = 100
 """The most faces of one photo that one request searches; the rest is reported as unsearched."""
+MOST_TEXT = 16 * 1024 * 1024
+"""The most bytes of addresses, titles and metadata in one answer."""
 FORMS = ("image", "image_url", "image_base64", "face_id", "subject_id", "vector")
 SHAPE = Shape(SearchForm, pictures=("image",), json_fields=("filter", "vector"))
 
@@ -80,7 +82,7 @@ def run(parts: Services, client: Client, form: SearchForm, data: bytes) -> Found
         raise NoFace("No face was found in the photo, so there is nothing to search by.")
     began = time.perf_counter()
     queries = [e for i in chosen if (e := analysis.faces[i].embedding) is not None]
-    found = parts.finder.vectors(request, queries, active)
+    found = _bounded(parts.finder.vectors(request, queries, active))
     ms = (time.perf_counter() - began) * 1000
     parts.metrics.stages({"search": ms})
     return _found(analysis, chosen, found, form, ms)
@@ -117,7 +119,7 @@ def _request(parts: Services, form: SearchForm, active: ActiveModel) -> SearchRe
 
 def _by_stored(find: Callable[[], CoreFound]) -> Response:
     began = time.perf_counter()
-    found = find()
+    found = _bounded(find())
     ms = (time.perf_counter() - began) * 1000
     matches = (
         [Match.of(match, cards.card(found.model)) for match in found.faces[0]]
@@ -136,6 +138,21 @@ def _by_stored(find: Callable[[], CoreFound]) -> Response:
             timings_ms={"search": round(ms, 3)},
         )
     )
+
+
+def _bounded(found: CoreFound) -> CoreFound:
+    """The same. Raises InvalidRequest when what it says of its matches is too long to be sent."""
+    size = 0
+    for match in (match for matches in found.faces for match in matches):
+        size += documents.metadata_size(match.metadata)
+        size += sum(len((text or "").encode()) for text in (match.media.url, match.media.title))
+    if size > MOST_TEXT:
+        raise InvalidRequest.field(
+            "limit",
+            "asks for so many matches that their metadata, titles and addresses have more than "
+            f"{MOST_TEXT} bytes: ask for fewer, or for one face of the photo at a time",
+        )
+    return found
 
 
 def _chosen(faces: Sequence[Face], wish: str | int, min_quality: float) -> list[int]:

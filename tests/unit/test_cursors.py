@@ -60,3 +60,9 @@ def test_a_cursor_of_another_list_is_refused(scope: tuple[str | None, ...]) -> N
     with pytest.raises(MalformedRequest) as raised:
         cursors.decode(cursors.encode(scope, ("a",)), SCOPE, (str,))
     assert raised.value.errors[0].field == "cursor"
+
+
+@pytest.mark.parametrize("key", ["🎭" * 255, '"' * 255, "ΐ".casefold() * 200])
+def test_the_longest_id_or_name_makes_a_cursor_that_is_taken_back(key: str) -> None:
+    place = (key, "00000000-0000-5000-8000-000000000000")
+    assert cursors.decode(cursors.encode(SCOPE, place), SCOPE, (str, str)) == place

@@ -145,3 +145,14 @@ def test_a_body_that_is_alone_is_never_told_to_come_again() -> None:
         budget.take(1)
     with pytest.raises(Busy):
         budget.take(1, mine=10)
+
+
+def test_bodies_of_strangers_never_fill_the_budget_of_those_who_are_known() -> None:
+    whole = Budget(100)
+    strangers = Budget(50, whole)
+    strangers.take(50)
+    with pytest.raises(Busy):
+        strangers.take(1)
+    whole.take(50)
+    strangers.give_back(50)
+    assert (whole.held, strangers.held) == (50, 0)

@@ -8,7 +8,12 @@ import pytest
 
 from app import forms, vectors
 from app.bodies import validate
+from app.routes.search import _bounded
+from faces import documents
 from faces.errors import InvalidRequest
+from faces.records import Match
+from faces.search import Found
+from faces.types import Box
 
 FACE = "00000000-0000-0000-0000-000000000000"
 
@@ -78,3 +83,28 @@ def test_a_vector_whose_norm_is_of_no_use_is_refused(number: float) -> None:
 
 def test_a_long_vector_is_normalised() -> None:
     assert vectors.unit([1e10] * 4, 4).tolist() == [0.5] * 4
+
+
+def test_all_metadata_of_a_picture_is_short_together() -> None:
+    def put(texts: dict[str, str]) -> None:
+        validate(forms.MediaForm, {"image_url": "http://a/", "metadata": texts}, strict=True)
+
+    most = documents.MAX_METADATA_BYTES
+    whole = {f"k{i}": "é" * 509 for i in range(8)}
+    assert documents.metadata_size(whole) == most - 32
+    put(whole | {"rest": "x" * 28})
+    with pytest.raises(InvalidRequest) as caught:
+        put(whole | {"rest": "x" * 29})
+    assert str(most) in caught.value.detail
+    with pytest.raises(InvalidRequest):
+        documents.check_metadata(whole | {"rest": "x" * 29})
+
+
+def test_an_answer_too_long_to_be_sent_is_refused_with_what_to_ask_instead() -> None:
+    box = Box(0, 0, 1, 1)
+    match = Match("f", "m", "i", "c", None, None, 0.9, 0.95, box, metadata={"k": "x" * 8000})
+    few, many = (Found("m", ((match,) * 100,) * faces) for faces in (10, 30))
+    assert _bounded(few) is few
+    with pytest.raises(InvalidRequest) as caught:
+        _bounded(many)
+    assert "ask for fewer" in caught.value.detail

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+import tracemalloc
 
 import pytest
 from hypothesis import given
@@ -73,3 +74,24 @@ def test_an_object_says_nothing_twice(text: str) -> None:
     with pytest.raises(InvalidRequest) as caught:
         strictjson.parse(text.encode())
     assert not isinstance(caught.value, MalformedRequest)
+
+
+def test_the_names_of_a_body_are_bounded_however_they_are_spread() -> None:
+    def spread(names: int) -> bytes:
+        objects = [{f"n{i}": 0 for i in range(100)} for _ in range(names // 100)]
+        return json.dumps(objects).encode()
+
+    strictjson.parse(spread(strictjson.MAX_NAMES))
+    with pytest.raises(InvalidRequest):
+        strictjson.parse(spread(strictjson.MAX_NAMES + 100))
+
+
+@pytest.mark.parametrize("piece", ["[]", "{}", "1.5", '"a"', '{"a":1}', "[[1]]"])
+def test_the_weight_of_a_body_covers_what_its_values_take(piece: str) -> None:
+    data = ("[" + ",".join([piece] * 5000) + "]").encode()
+    tracemalloc.start()
+    value = strictjson.parse(data)
+    held, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert value
+    assert held < strictjson.weight(data) * 1.25 + 100_000

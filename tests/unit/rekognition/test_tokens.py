@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from app.rekognition.faults import TokenMismatch
-from app.rekognition.tokens import Tokens
+from app.rekognition.tokens import MOST_BYTES, Tokens
 
 GIVEN = {"CollectionId": "c", "UserId": "u", "ClientRequestToken": "t"}
 
@@ -31,3 +33,17 @@ def test_a_change_without_token_is_always_new() -> None:
     given = {"CollectionId": "c"}
     tokens.made("me", "CreateUser", given, {})
     assert tokens.answer("me", "CreateUser", given) is None
+
+
+def test_what_is_remembered_is_bounded_by_its_size() -> None:
+    tokens = Tokens()
+    long = {"AssociatedFaces": ["f" * 1000] * 100}
+    for number in range(100):
+        tokens.made("me", "CreateUser", {"ClientRequestToken": str(number)}, long)
+    remembered = [
+        number
+        for number in range(100)
+        if tokens.answer("me", "CreateUser", {"ClientRequestToken": str(number)})
+    ]
+    assert len(remembered) == MOST_BYTES // len(json.dumps(long))
+    assert remembered[-1] == 99

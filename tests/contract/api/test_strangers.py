@@ -1,0 +1,76 @@
+"""What somebody without a key can take away from those who have one: nothing that lasts."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from app.keys import entry
+from tests.contract.api.conftest import Service, Start
+
+pytestmark = pytest.mark.xdist_group("api")
+Check = Callable[..., dict[str, object]]
+CAP = 100_000
+KEY = {"x-api-key": "a key"}
+
+
+@pytest.fixture(scope="module")
+def small(start: Start, migrated: dict[str, str]) -> Service:
+    """A service that holds few bodies at once."""
+    return start(
+        **migrated,
+        FACE_RECOGNITION_ENABLED="false",
+        CMS_HOOK_SECRET="a secret",
+        API_KEYS=entry("admin", "admin", "a key"),
+        MAX_UPLOAD_BYTES=str(CAP),
+    )
+
+
+def begun(service: Service, path: str, kind: str, body: bytes) -> socket.socket:
+    """A request of somebody without a key, of which all but the end has been sent."""
+    sock = service.connect()
+    head = (
+        f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: {kind}\r\n"
+        f"Content-Length: {len(body) + 1}\r\n\r\n"
+    )
+    sock.sendall(head.encode() + body)
+    return sock
+
+
+@contextlib.contextmanager
+def crowd(service: Service, path: str, kind: str, body: bytes) -> Iterator[list[socket.socket]]:
+    """Three of them, one of which is more than strangers have room for."""
+    with contextlib.ExitStack() as stack:
+        yield [stack.enter_context(begun(service, path, kind, body)) for _ in range(3)]
+
+
+PICTURE = b'--x\r\nContent-Disposition: form-data; name="image"\r\n\r\n' + bytes(90_000)
+
+
+@pytest.mark.parametrize(
+    ("path", "kind", "body"),
+    [
+        ("/v1/hooks/cms", "application/json", b" " * 90_000),
+        ("/", "multipart/form-data; boundary=x", PICTURE),
+    ],
+    ids=["hook", "page"],
+)
+def test_the_bodies_of_strangers_are_few_and_keys_have_room_beside_them(
+    small: Service, path: str, kind: str, body: bytes
+) -> None:
+    with crowd(small, path, kind, body) as sockets:
+        found = b""
+        for sock in sockets:
+            sock.settimeout(0.5)
+        for sock in sockets * 8:
+            with contextlib.suppress(TimeoutError):
+                found = sock.recv(65536)
+                break
+        assert found.startswith(b"HTTP/1.1 503"), found
+        assert b"busy" in found
+        with small.client(headers=KEY) as client:
+            answer = client.post("/v1/jobs", json={"kind": "audit"})
+            assert answer.status_code == 202, answer.text
