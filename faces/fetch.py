@@ -21,7 +21,16 @@ import httpx2
 
 from faces.addresses import Origin, find_origin
 from faces.errors import FetchFailed, UrlNotAllowed
-from faces.pinned import Call, Checked, Connector, Resolver, connect, resolve, timed_out
+from faces.pinned import (
+    Call,
+    Checked,
+    Connector,
+    Resolver,
+    Untrusted,
+    connect,
+    resolve,
+    timed_out,
+)
 
 MAX_URL_LENGTH = 8192
 MAX_REDIRECTS = 3
@@ -91,7 +100,7 @@ class Fetcher:
         """The body behind `url`, at most `max_bytes` of it, or 304 under the conditions given.
 
         Raises UrlNotAllowed (with the same message for every cause), or FetchFailed with `reason`
-        timeout, unreachable, protocol, redirects, compressed, too_large or status.
+        timeout, unreachable, certificate, protocol, redirects, compressed, too_large or status.
         """
         sent = [(b"User-Agent", _USER_AGENT)]
         for name, value in (("If-None-Match", etag), ("If-Modified-Since", last_modified)):
@@ -164,6 +173,12 @@ class Fetcher:
                 ) from e
             except httpcore2.TimeoutException as error:
                 raise timed_out() from error
+            except Untrusted as error:
+                raise FetchFailed(
+                    "The server's certificate does not hold: check its name, its dates and its"
+                    " chain. An authority of your own is named by SSL_CERT_FILE.",
+                    reason="certificate",
+                ) from error
             except (httpcore2.NetworkError, httpcore2.ProtocolError, ssl.SSLError) as error:
                 raise FetchFailed(
                     "The server could not be reached.", reason="unreachable"
@@ -218,7 +233,7 @@ def _retry_after(value: str | None) -> float | None:
         return min(3600.0, float(value.strip()))
     try:
         then = email.utils.parsedate_to_datetime(value)
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
     if then.tzinfo is None:
         then = then.replace(tzinfo=dt.UTC)

@@ -23,6 +23,10 @@ from faces.errors import FetchFailed, UrlNotAllowed
 T = TypeVar("T")
 
 
+class Untrusted(httpcore2.ConnectError):
+    """The server's certificate is not for its name, not valid now, or by nobody that is trusted."""
+
+
 class Resolver(Protocol):
     """Returns the addresses of a host as text, in order of preference; raises OSError."""
 
@@ -170,7 +174,10 @@ class _Plain(httpcore2.NetworkStream):
         timeout: float | None = None,
     ) -> httpcore2.NetworkStream:
         def wrap() -> ssl.SSLSocket:
-            return ssl_context.wrap_socket(self._sock, server_hostname=server_hostname)
+            try:
+                return ssl_context.wrap_socket(self._sock, server_hostname=server_hostname)
+            except ssl.SSLCertVerificationError as error:
+                raise Untrusted from error
 
         try:
             return _Plain(self._guard(timeout, wrap, httpcore2.ConnectError))
