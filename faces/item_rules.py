@@ -61,9 +61,23 @@ def check_owner(old: Document | None, ref: MediaRef) -> None:
     if old is None or old["state"] == "gone":
         return
     if old["source"] != ref.source:
-        raise Conflict("Another source owns this id.")
+        api = ref.source == API_SOURCE
+        raise Conflict("Another source owns this id." if api else owned_by(old["source"]))
     if old.get("source_key") != stored_key(ref):
         raise Conflict("Another item of this source has this id.")
+
+
+def owned_by(source: str) -> str:
+    """What to say of an id that another source owns."""
+    if source == API_SOURCE:
+        return (
+            "This id was put through the API, and no source touches that: delete it there, or give"
+            " the CMS's item another id."
+        )
+    return (
+        f"The source {source} owns this id. If that is the same CMS under its former name, set"
+        f" CMS_SOURCE_NAME={source}; else fill another collection (CMS_COLLECTION)."
+    )
 
 
 def check_epoch(old: Document | None, fence: Fence | None) -> None:

@@ -17,7 +17,7 @@ from faces.settings import Settings
 from faces.store import Store
 from indexer.handlers import JobReport
 from indexer.progress import Console, Tally, summary
-from indexer.reconcile import Outcome
+from indexer.reconcile import Outcome, held_back
 from indexer.run import LeaseHeld, Run, open_run
 
 
@@ -90,12 +90,7 @@ class Once:
 
     def _warnings(self, outcome: Outcome) -> Iterator[str]:
         if outcome.held_back:
-            ratio = self._settings.index_max_delete_ratio
-            yield (
-                f"{outcome.held_back} items are gone from the source, more than"
-                f" INDEX_MAX_DELETE_RATIO ({ratio:g}) allows, so none was deleted. If that is"
-                " right, run `python -m indexer once --allow-deletes`."
-            )
+            yield held_back(outcome.held_back, self._settings.index_max_delete_ratio)
         if not outcome.complete:
             yield "stopped before the end; the next run goes on."
 

@@ -12,12 +12,13 @@ _NAMED = 10
 
 @dataclass(slots=True)
 class Tally:
-    """What a run has done so far. Every listed entry counts in exactly one of the first nine."""
+    """What a run has done so far. Every listed entry counts in exactly one of the first ten."""
 
     indexed: int = 0
     no_face: int = 0
     updated: int = 0
     unchanged: int = 0
+    hidden: int = 0
     waiting: int = 0
     failed: int = 0
     broken: int = 0
@@ -47,6 +48,7 @@ class Tally:
             + self.no_face
             + self.updated
             + self.unchanged
+            + self.hidden
             + self.waiting
             + self.failed
             + self.broken
@@ -57,7 +59,7 @@ class Tally:
     @property
     def skipped(self) -> int:
         """Entries that needed no picture."""
-        return self.unchanged + self.waiting + self.broken + self.tombstoned
+        return self.unchanged + self.hidden + self.waiting + self.broken + self.tombstoned
 
     def counts(self) -> dict[str, int]:
         """The counts that are not zero, for a job's result."""
@@ -150,6 +152,7 @@ def summary(tally: Tally, seconds: float, *, name: str, collection: str) -> str:
         (tally.no_face, "of them without a face"),
         (tally.updated, "updated (same picture)"),
         (tally.unchanged, "unchanged"),
+        (tally.hidden, "not public (CMS_VISIBLE_STATUSES)"),
         (tally.deleted, f"deleted ({tally.faces_deleted} faces)"),
         (tally.waiting, "waiting for another try"),
         (tally.tombstoned, "deleted through the API and left out"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import email.utils
 import hashlib
 import socket
 import threading
@@ -11,6 +12,8 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+
+from tests.private import MARK
 
 Answer = Callable[["Handler"], None]
 
@@ -78,8 +81,8 @@ class Server(ThreadingHTTPServer):
         return f"127.0.0.1:{self.server_port}"
 
     def url(self, path: str) -> str:
-        """The URL of a path."""
-        return f"http://{self.origin}{path}"
+        """The URL of a path, with a query that nobody but the CMS may read."""
+        return f"http://{self.origin}{path}{'&' if '?' in path else '?'}t={MARK}-query"
 
     def counts(self) -> Counter[str]:
         """How often each path was asked for."""
@@ -112,6 +115,18 @@ def redirect(to: str, status: int = 302) -> Answer:
 def failing(status: int, **headers: str) -> Answer:
     """A status without a file."""
     return lambda handler: handler.reply(status, b"", **headers)
+
+
+def dated(data: bytes, modified: int) -> Answer:
+    """A file without an ETag, last modified so many seconds into 1970."""
+    date = email.utils.formatdate(modified, usegmt=True)
+
+    def answer(handler: Handler) -> None:
+        since = handler.headers.get("If-Modified-Since")
+        fresh = since and email.utils.parsedate_to_datetime(since).timestamp() >= modified
+        handler.reply(304 if fresh else 200, b"" if fresh else data, Last_Modified=date)
+
+    return answer
 
 
 def dripping(data: bytes, pause: float) -> Answer:

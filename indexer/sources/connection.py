@@ -35,6 +35,11 @@ def records_of(settings: Settings, *, deadline: bool = True) -> Collection[Any]:
             serverSelectionTimeoutMS=5000,
             connectTimeoutMS=5000,
             tz_aware=True,
+            # What Python cannot hold (a date beyond year 9999, text that is no UTF-8) is read all
+            # the same: it is one record's trouble, not the listing's.
+            uuidRepresentation="standard",
+            datetime_conversion="DATETIME_AUTO",
+            unicode_decode_error_handler="replace",
         )
         database = (
             client[settings.cms_mongodb_database]

@@ -34,6 +34,7 @@ SUFFIXES = frozenset(
      ".tiff", ".bmp")
 )  # fmt: skip
 _MAX_DEPTH = 64
+_NOT_THERE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG)
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 
@@ -81,12 +82,38 @@ class FolderSource:
         return set(keys) - set(self.lookup(keys))
 
     def lookup(self, keys: Sequence[str]) -> dict[str, Listed]:
-        """The entries of these paths; one that names no file is left out."""
-        found = {}
-        for key in keys:
-            with contextlib.suppress(Gone, Unreadable), self._open(key) as fd:
-                found[key] = _entry(key, os.fstat(fd))
-        return found
+        """The entries of these paths, as a listing has them; one that it has not is left out.
+
+        What cannot be looked at at the moment is there, and unusable.
+        """
+        looked = {key: self._look(key) for key in keys}
+        return {key: listed for key, listed in looked.items() if listed is not None}
+
+    def _look(self, key: str) -> Listed | None:
+        parts = key.split("/")
+        if not _is_picture(parts[-1]) or any(p.startswith(".") or p == "" for p in parts):
+            return None
+        if "\0" in key or len(parts) > _MAX_DEPTH + 1:
+            return None
+        try:
+            with self._parent(parts) as fd:
+                found = os.stat(parts[-1], dir_fd=fd, follow_symlinks=False)
+        except OSError as error:
+            return None if error.errno in _NOT_THERE else _unreadable(key)
+        return None if stat.S_ISDIR(found.st_mode) else _entry(key, found)
+
+    @contextlib.contextmanager
+    def _parent(self, parts: Sequence[str]) -> Iterator[int]:
+        """A descriptor of the folder of a path, reached from the root without following a link."""
+        fd = os.dup(self._fd)
+        try:
+            for part in parts[:-1]:
+                inner = os.open(part, _DIRECTORY, dir_fd=fd)
+                os.close(fd)
+                fd = inner
+            yield fd
+        finally:
+            os.close(fd)
 
     def read(self, entry: Entry, *, max_bytes: int, etag: str | None, modified: str | None) -> Body:
         """The file's bytes. `etag` and `modified` mean nothing here: the version says it all."""
@@ -110,19 +137,16 @@ class FolderSource:
         parts = key.split("/")
         if not key or any(part in ("", ".", "..") or "\0" in part for part in parts):
             raise Unreadable("bad_path", "The path leads out of the folder.", permanent=True)
-        fd = os.dup(self._fd)
         try:
-            for part in parts[:-1]:
-                inner = os.open(part, _DIRECTORY, dir_fd=fd)
-                os.close(fd)
-                fd = inner
-            inner = os.open(parts[-1], _FILE, dir_fd=fd)
-            os.close(fd)
-            fd = inner
+            with self._parent(parts) as folder:
+                fd = os.open(parts[-1], _FILE, dir_fd=folder)
+        except OSError as error:
+            if error.errno in (*_NOT_THERE, errno.ENXIO):
+                raise Gone from error
+            raise Unreadable("unreadable", "The file cannot be read.", permanent=False) from error
+        try:
             yield fd
         except OSError as error:
-            if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO):
-                raise Gone from error
             raise Unreadable("unreadable", "The file cannot be read.", permanent=False) from error
         finally:
             os.close(fd)
@@ -143,26 +167,54 @@ class FolderSource:
             ) from error
         for name, is_directory in names:
             key = prefix + name
-            if is_directory:
+            try:
+                if not is_directory:
+                    if _is_picture(name):
+                        yield _entry(key, os.stat(name, dir_fd=fd, follow_symlinks=False))
+                    continue
                 if depth == _MAX_DEPTH:
-                    raise SourceUnreadable("The folders are nested too deeply.")
-                try:
-                    inner = os.open(name, _DIRECTORY, dir_fd=fd)
-                except FileNotFoundError:
+                    yield _unlistable(key, "It is a folder in too many others.")
                     continue
-                except OSError as error:
-                    raise SourceUnreadable(
-                        "A folder could not be opened; nothing was deleted."
-                    ) from error
-                try:
-                    yield from self._walk(inner, key + "/", depth + 1)
-                finally:
-                    os.close(inner)
-            elif os.path.splitext(name)[1].lower() in SUFFIXES:
-                try:
-                    yield _entry(key, os.stat(name, dir_fd=fd, follow_symlinks=False))
-                except FileNotFoundError:
-                    continue
+                inner = os.open(name, _DIRECTORY, dir_fd=fd)
+            except FileNotFoundError:
+                continue
+            except PermissionError:
+                # One folder or file of somebody else's must not stop all the others.
+                yield (
+                    _unlistable(key, "It is a folder that this process may not open.")
+                    if is_directory
+                    else _unreadable(key)
+                )
+                continue
+            except OSError as error:
+                raise SourceUnreadable(
+                    f"A folder could not be opened ({errno.errorcode.get(error.errno or 0)});"
+                    " nothing was deleted."
+                ) from error
+            try:
+                yield from self._walk(inner, key + "/", depth + 1)
+            finally:
+                os.close(inner)
+
+
+def _is_picture(name: str) -> bool:
+    return os.path.splitext(name)[1].lower() in SUFFIXES
+
+
+def _unreadable(key: str) -> Unusable:
+    """What is there and cannot be looked at; whatever is stored of it stays."""
+    return _unusable(key, "unreadable", "It cannot be looked at: check who may read it.")
+
+
+def _unlistable(key: str, detail: str) -> Unusable:
+    return _unusable(key, "unreadable_folder", f"{detail} Nothing in it was looked at.")
+
+
+def _unusable(key: str, reason: str, detail: str) -> Unusable:
+    media_id = media_id_of(key) if _encodable(key) else None
+    if media_id is None:
+        return Unusable(_safe(key), _safe(key), reason, detail, reason)
+    return Unusable(key, media_id, reason, detail, reason)
 
 
 def _order(key: str) -> list[str]:

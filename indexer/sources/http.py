@@ -61,13 +61,16 @@ class HttpSource:
             if following is None:
                 return
             if following in seen or len(seen) == MAX_PAGES:
-                raise SourceUnreadable("The listing's cursor goes round in a circle.")
+                raise SourceUnreadable(
+                    "The listing's cursor goes round in a circle. Nothing was deleted: the CMS has"
+                    ' to answer the page after `?cursor=`, and "next_cursor": null at the end.'
+                )
             seen.add(following)
             cursor = following
 
     def absent(self, keys: Sequence[str]) -> set[str]:
-        """All of `keys`: a listing cannot be asked for one item, so it was the only witness."""
-        return set(keys)
+        """Those of `keys` that a second listing lacks too: items move between pages meanwhile."""
+        return set(keys) - set(self.lookup(keys))
 
     def lookup(self, keys: Sequence[str]) -> dict[str, Listed]:
         """The entries with these keys, found by reading the listing once, as far as needed."""
@@ -119,6 +122,8 @@ class HttpSource:
                 " Nothing was deleted."
             )
         following = page.get("next_cursor")
-        if following is not None and not isinstance(following, str | int):
-            raise SourceUnreadable("The listing's next_cursor is neither text nor null.")
-        return page["items"], None if following is None else str(following)
+        if isinstance(following, bool) or not isinstance(following, str | int | None):
+            raise SourceUnreadable(
+                "The listing's next_cursor is neither text, a number nor null. Nothing was deleted."
+            )
+        return page["items"], None if following in (None, "") else str(following)

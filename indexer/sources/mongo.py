@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import datetime as dt
+import re
+import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 from bson import Decimal128, ObjectId, Timestamp, json_util
+from bson.binary import UuidRepresentation
+from bson.codec_options import DatetimeConversion
+from bson.datetime_ms import DatetimeMS
+from bson.errors import BSONError
 from pymongo.collection import Collection
 from pymongo.errors import OperationFailure, PyMongoError
 
@@ -23,11 +29,16 @@ _TYPES: tuple[tuple[str, tuple[type, ...]], ...] = (
     ("number", (int, float, Decimal128)),
     ("string", (str,)),
     ("object", (dict,)),
-    ("binData", (bytes,)),
+    ("binData", (bytes, uuid.UUID)),
     ("objectId", (ObjectId,)),
     ("bool", (bool,)),
-    ("date", (dt.datetime,)),
+    ("date", (dt.datetime, DatetimeMS)),
     ("timestamp", (Timestamp,)),
+)
+_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+_CURSOR = json_util.RELAXED_JSON_OPTIONS.with_options(
+    uuid_representation=UuidRepresentation.STANDARD,
+    datetime_conversion=DatetimeConversion.DATETIME_AUTO,
 )
 T = TypeVar("T")
 
@@ -65,14 +76,14 @@ class MongoSource:
 
     def pages(self, cursor: str | None) -> Iterator[Listing]:
         """All documents in the order of their `_id`, after `cursor`."""
-        after = _START if cursor is None else json_util.loads(cursor)["_id"]
+        after = _START if cursor is None else json_util.loads(cursor, json_options=_CURSOR)["_id"]
         while True:
             found = self._after(after)
             if not found:
                 yield Listing((), None)
                 return
             after = found[-1]["_id"]
-            yield Listing(self._read(found), json_util.dumps({"_id": after}))
+            yield Listing(self._read(found), json_util.dumps({"_id": after}, json_options=_CURSOR))
 
     def _after(self, after: Any) -> list[Any]:
         """The next page. Ids of several types are listed type by type, as `_id` sorts them."""
@@ -123,7 +134,7 @@ class MongoSource:
                 f"The CMS's database refused the listing (code {error.code}); check CMS_QUERY."
                 " Nothing was deleted."
             ) from error
-        except PyMongoError as error:
+        except (PyMongoError, BSONError) as error:
             raise SourceUnreadable(
                 "The CMS's database could not be read. Nothing was deleted."
             ) from error
@@ -158,10 +169,12 @@ def _outer(names: Sequence[str]) -> list[str]:
 
 
 def _forms(key: str) -> list[Any]:
-    """What a key may be in the database: text, a number or an ObjectId."""
+    """What a key may be in the database: text, a number, an ObjectId or a UUID."""
     forms: list[Any] = [key]
-    if key.lstrip("-").isdecimal() and len(key) < 19:
+    if re.fullmatch(r"-?[0-9]{1,19}", key) and -(2**63) <= int(key) < 2**63:
         forms.append(int(key))
     if ObjectId.is_valid(key):
         forms.append(ObjectId(key))
+    if _UUID.fullmatch(key):
+        forms.append(uuid.UUID(key))
     return forms

@@ -16,12 +16,22 @@ from typing import Any
 
 import httpx2
 
-from faces.documents import MAX_METADATA, MAX_STRING, METADATA_NAME
+from faces.documents import (
+    MAX_METADATA,
+    MAX_METADATA_BYTES,
+    MAX_STRING,
+    METADATA_NAME,
+    metadata_size,
+)
 from faces.settings import Settings
 from indexer.sources.base import Entry, Listed, Unusable, media_id_of
 
 _MAX_URL, _MAX_TITLE = 8192, 1000
-_FALSE = (None, False, 0, "", "0", "false", "False", "no")
+_NO = frozenset(("", "0", "false", "no", "null", "none"))
+_NO_DATE = "0000-00-00"
+"""What MySQL stores for a date that is not there."""
+_EXACT = 2**53
+"""Below it a double holds whole numbers exactly."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,18 +84,21 @@ class Reader:
         """The entry, what is wrong with it, or None for what is deleted or no picture."""
         if not isinstance(record, Mapping):
             return _nameless(record, "The record is not an object.")
-        key = key_of(value_at(record, self.fields.id))
+        found = value_at(record, self.fields.id)
+        key = key_of(found)
         if key is None:
-            return _nameless(record, f"Field {self.fields.id} holds no usable id.")
+            known_by = record if found is None else found
+            return _nameless(known_by, f"Field {self.fields.id} holds no usable id.")
         media_id = media_id_of(key)
         if media_id is None:
-            return _nameless(record, f"Field {self.fields.id} cannot be a media id.")
+            return _nameless(found, f"Field {self.fields.id} cannot be a media id.")
         if not _false(value_at(record, self.fields.deleted)):
             return None
         mime = value_at(record, self.fields.mime)
         if isinstance(mime, str) and mime and not mime.lower().startswith("image/"):
             return None
         version = _version(value_at(record, self.fields.updated))
+        hidden = self._hidden(value_at(record, self.fields.status))
         try:
             url = self._url(value_at(record, self.fields.url))
             return Entry(
@@ -96,13 +109,23 @@ class Reader:
                 self._title(value_at(record, self.fields.title)),
                 _moment(value_at(record, self.fields.taken_at)),
                 self._metadata(value_at(record, self.fields.metadata)),
-                hidden=bool(self.visible)
-                and str(value_at(record, self.fields.status)) not in self.visible,
+                hidden=hidden,
             )
         except BadRecord as error:
+            if hidden:
+                # Whatever else is wrong with it: it is not published, so its faces vanish.
+                return Entry(key, media_id, version, hidden=True)
             # Any change to the record is worth another look.
             seen = _digest(json.dumps(record, default=str, sort_keys=True)[:100_000])
             return Unusable(key, media_id, "bad_record", str(error), seen)
+
+    def _hidden(self, status: object) -> bool:
+        """Whether a status is none of the visible ones; true and 1.0 read `true` and `1`."""
+        if isinstance(status, bool):
+            return bool(self.visible) and str(status).lower() not in map(str.lower, self.visible)
+        if isinstance(status, float) and status.is_integer():
+            status = int(status)
+        return bool(self.visible) and str(status) not in self.visible
 
     def _url(self, value: object) -> str:
         name = self.fields.url
@@ -140,18 +163,29 @@ class Reader:
         if not isinstance(value, Mapping):
             raise BadRecord(f"Field {self.fields.metadata} is not an object.")
         kept: dict[str, str | float | bool] = {}
+        left = MAX_METADATA_BYTES
         for name, one in value.items():
             if not isinstance(name, str) or not METADATA_NAME.fullmatch(name):
                 continue
-            if isinstance(one, str):
-                kept[name] = _storable(one)[:MAX_STRING]
-            elif isinstance(one, bool):
-                kept[name] = one
-            elif isinstance(one, int | float) and math.isfinite(number := _number(one)):
-                kept[name] = number
+            field = _scalar(one)
+            if field is None or (size := metadata_size({name: field})) > left:
+                continue
+            left -= size
+            kept[name] = field
             if len(kept) == MAX_METADATA:
                 break
         return kept
+
+
+def _scalar(value: object) -> str | float | bool | None:
+    """The value as metadata is stored; None for what cannot be."""
+    if isinstance(value, str):
+        return _storable(value)[:MAX_STRING]
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, int | float) and math.isfinite(number := _number(value)):
+        return number
+    return None
 
 
 def value_at(record: Mapping[str, Any], path: str) -> Any:
@@ -165,11 +199,13 @@ def value_at(record: Mapping[str, Any], path: str) -> Any:
 
 
 def key_of(value: object) -> str | None:
-    """An id as text. An ObjectId is its 24 hex digits; anything composed is no id."""
+    """An id as text. An ObjectId is its 24 hex digits, 7.0 is 7; anything composed is no id."""
     if isinstance(value, bool) or value is None:
         return None
     if isinstance(value, str):
         return value or None
+    if isinstance(value, float):
+        return str(int(value)) if value.is_integer() and abs(value) < _EXACT else None
     if isinstance(value, int):
         return str(value)
     text = str(value)
@@ -179,7 +215,10 @@ def key_of(value: object) -> str | None:
 
 
 def _false(value: object) -> bool:
-    return isinstance(value, str | int | bool | None) and value in _FALSE
+    """Whether a mark of deletion is not set, as databases and languages variously write that."""
+    if isinstance(value, str):
+        return value.strip().lower() in _NO or value.startswith(_NO_DATE)
+    return not value
 
 
 def _version(value: object) -> str | None:
@@ -223,6 +262,7 @@ def _digest(text: str) -> str:
     return hashlib.sha256(text.encode("utf-8", "backslashreplace")).hexdigest()[:32]
 
 
-def _nameless(record: object, detail: str) -> Unusable:
-    key = "record-" + _digest(repr(record)[:10_000])
+def _nameless(known_by: object, detail: str) -> Unusable:
+    """A record without a usable id, told from others by its unusable one, else by its content."""
+    key = "record-" + _digest(repr(known_by)[:10_000])
     return Unusable(key, key, "bad_record", detail, key)

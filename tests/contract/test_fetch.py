@@ -357,7 +357,16 @@ def test_a_closed_port_and_an_unknown_name_are_unreachable() -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "seconds"), [("7", 7), ("99999", 3600), ("soon", None), ("-1", None)]
+    ("value", "seconds"),
+    [
+        ("7", 7),
+        ("99999", 3600),
+        ("soon", None),
+        ("-1", None),
+        ("Fri, 31 Dec 99999999999999999999 23:59:59 GMT", None),
+        ("Fri, 31 Dec 9999 23:59:59 GMT", 3600),
+        ("Fri, 31 Dec 1999 23:59:59 GMT", 0),
+    ],
 )
 def test_retry_after_is_read_and_capped(media: Server, value: str, seconds: float | None) -> None:
     media.behaviours["/a"] = media_server.failing(429, Retry_After=value)

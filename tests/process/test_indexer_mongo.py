@@ -2,83 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
-from collections.abc import Iterator
-from dataclasses import dataclass
+import uuid
 from pathlib import Path
+from threading import Event
 from typing import Any
 
+import bson
 import pytest
-from bson import ObjectId
-from pymongo import MongoClient
-from pymongo.collection import Collection
-from pymongo.database import Database
+from bson import Binary, ObjectId, json_util
+from bson.datetime_ms import DatetimeMS
 
+from faces.fetch import Fetcher
 from faces.leases import Holder, Leases
+from faces.settings import Settings
+from indexer.sources.base import Entry
+from indexer.sources.connection import records_of
+from indexer.sources.media import MediaReader
+from indexer.sources.mongo import MongoSource
+from indexer.sources.records import Fields, Reader
 from tests import media_server
-from tests.indexing import Index, prepared
-from tests.media_server import Server
-
-Photos = dict[str, bytes]
-
-
-@dataclass
-class Cms:
-    """A CMS: its records, its media server, and the index that follows it."""
-
-    records: Collection[dict[str, Any]]
-    media: Server
-    index: Index
-    photos: list[bytes]
-
-    def add(self, number: int, **fields: object) -> ObjectId:
-        """A published record whose picture is photo `number`, served under a name of its own."""
-        path = f"/p{number}.jpg"
-        self.media.files[path] = self.photos[number]
-        record = {
-            "_id": ObjectId(),
-            "url": self.media.url(path),
-            "updated_at": dt.datetime(2026, 1, 1, tzinfo=dt.UTC),
-            "status": "published",
-            "mime_type": "image/jpeg",
-            "title": f"Picture {number}",
-            **fields,
-        }
-        self.records.insert_one(record)
-        return record["_id"]  # type: ignore[return-value]
-
-    def touch(self, key: ObjectId, **fields: object) -> None:
-        """Change fields of a record."""
-        self.records.update_one({"_id": key}, {"$set": fields})
-
-    def item(self, key: ObjectId) -> dict[str, Any] | None:
-        """The live item of a record."""
-        return self.index.media().get(str(key))
-
-
-@pytest.fixture
-def cms(
-    database: Database[dict[str, Any]], atlas: str, models_dir: Path, samples_dir: Path
-) -> Iterator[Cms]:
-    photos = [
-        sorted(person.iterdir())[number].read_bytes()
-        for number in range(3)
-        for person in sorted((samples_dir / "gallery").iterdir())
-    ]
-    index = prepared(database, atlas, models_dir)
-    client: MongoClient[dict[str, Any]] = MongoClient(atlas, tz_aware=True)
-    name = f"{database.name}_cms"
-    with client, media_server.serving() as media:
-        index.env |= {
-            "CMS_SOURCE": "mongo",
-            "CMS_SOURCE_NAME": "cms",
-            "CMS_MONGODB_DATABASE": name,
-            "CMS_MONGODB_COLLECTION": "media",
-            "CMS_VISIBLE_STATUSES": "published",
-            "MEDIA_ALLOWED_HOSTS": media.origin,
-        }
-        yield Cms(client[name]["media"], media, index, photos)
-        client.drop_database(name)
+from tests.cms import Cms
 
 
 def test_records_are_followed_through_their_life(cms: Cms) -> None:
@@ -246,6 +191,69 @@ def test_a_missing_picture_goes_after_three_looks_over_a_day(cms: Cms) -> None:
     assert cms.index.faces(media_id=str(other))
 
 
+def test_a_server_in_trouble_is_no_word_about_a_missing_picture(cms: Cms) -> None:
+    key = cms.add(0)
+    cms.index.once()
+    cms.touch(key, updated_at=dt.datetime(2026, 2, 1, tzinfo=dt.UTC))
+    cms.media.behaviours["/p0.jpg"] = media_server.failing(500)
+    for _ in range(3):
+        cms.index.once()
+        cms.due()
+    cms.media.behaviours["/p0.jpg"] = media_server.failing(404)
+    cms.index.once()
+    assert cms.index.faces(media_id=str(key)), "gone at its first 404"
+    for _ in (2, 3):
+        cms.due()
+        cms.index.once()
+    assert not cms.index.faces(media_id=str(key))
+
+    # It comes back under the same record, and is found by the look of the next day.
+    del cms.media.behaviours["/p0.jpg"]
+    assert "waiting" in cms.index.once()
+    cms.due()
+    cms.index.once()
+    assert cms.index.faces(media_id=str(key))
+
+
+def test_a_server_that_lost_everything_does_not_empty_the_index(cms: Cms) -> None:
+    keys = [cms.add(0, note=number) for number in range(22)]
+    cms.index.once()
+    before = cms.index.faces()
+    del cms.media.files["/p0.jpg"]
+    cms.records.update_many({}, {"$set": {"updated_at": dt.datetime(2026, 2, 1, tzinfo=dt.UTC)}})
+    for look in (1, 2, 3):
+        said = cms.index.once()
+        assert ("INDEX_MAX_DELETE_RATIO" in said) is (look == 3)
+        if look < 3:
+            cms.due()
+    assert cms.index.faces() == before
+    assert "22 deleted" in cms.index.once("--allow-deletes")
+    assert not cms.index.faces()
+    assert len(cms.index.media()) == len(keys)
+
+
+def test_a_picture_at_another_url_is_never_taken_for_not_modified(cms: Cms) -> None:
+    for path, number, modified in (("/new.jpg", 0, 2), ("/old.jpg", 1, 1)):
+        cms.media.behaviours[path] = media_server.dated(cms.photos[number], modified)
+    key, other = (cms.add(2, url=cms.media.url("/new.jpg")) for _ in range(2))
+    cms.records.update_one({"_id": other}, {"$unset": {"updated_at": ""}})
+    cms.index.once()
+    images = {f["image_id"] for f in cms.index.faces().values()}
+    cms.touch(other, url=cms.media.url("/old.jpg"))
+    cms.touch(key, url=cms.media.url("/old.jpg"))
+    cms.touch(key, updated_at=dt.datetime(2026, 2, 1, tzinfo=dt.UTC))
+    cms.index.once()
+    assert images.isdisjoint(f["image_id"] for f in cms.index.faces().values())
+
+
+def test_an_unpublished_record_is_hidden_whatever_else_is_wrong_with_it(cms: Cms) -> None:
+    key = cms.add(0)
+    cms.index.once()
+    cms.touch(key, status="draft", url=None)
+    cms.index.once()
+    assert {f["hidden"] for f in cms.index.faces(media_id=str(key)).values()} == {True}
+
+
 @pytest.mark.parametrize("status", [401, 403])
 def test_a_refusal_pauses_the_source_and_deletes_nothing(cms: Cms, status: int) -> None:
     keys = [cms.add(number) for number in range(4)]
@@ -299,14 +307,42 @@ def test_our_own_collections_and_a_missing_setting_are_refused(cms: Cms) -> None
 
 
 def test_ids_of_several_types_are_all_listed(cms: Cms) -> None:
-    ids: list[Any] = [1, 2.5, "text", ObjectId(), "caf\u00e9", 7]
+    unique = uuid.UUID(int=7)
+    ids: list[Any] = [1, 2.5, "text", ObjectId(), "caf\u00e9", 7, 8.0, 2**62, "--5"]
+    ids.append(Binary.from_uuid(unique))
     cms.media.files["/one.jpg"] = cms.photos[0]
     cms.records.insert_many([{"_id": i, "url": cms.media.url("/one.jpg")} for i in ids])
     cms.index.once(CMS_VISIBLE_STATUSES="")
-    expected = {"1", "7", "text", str(ids[3]), "caf\u00e9"}
+    by_key: dict[str, Any] = {
+        "1": 1, "7": 7, "8": 8.0, str(2**62): 2**62, "text": "text", "--5": "--5",
+        str(ids[3]): ids[3], "caf\u00e9": "caf\u00e9", str(unique): ids[-1],
+    }  # fmt: skip
+    expected = set(by_key)
     assert expected <= set(cms.index.media())
-    for key in expected:
-        cms.records.delete_one({"_id": int(key) if key.isdigit() else key})
-    cms.records.delete_one({"_id": ids[3]})
+
+    # An event about any of them finds it, and what it does not find is gone.
+    records = records_of(Settings(**{k.lower(): v for k, v in cms.index.env.items()}))
+    source = MongoSource(records, Reader(Fields.of(Settings())), MediaReader(Fetcher([]), Event()))
+    with contextlib.closing(source):
+        assert set(source.lookup(sorted(expected))) == expected
+        assert source.absent(["9" * 19, "9" * 30, "-", "--5", "\u0663"]) == {
+            "9" * 19, "9" * 30, "-", "\u0663"
+        }  # fmt: skip
+        pages = source.pages(json_util.dumps({"_id": 7}))
+        seen = {entry.key for page in pages for entry in page.entries}
+    assert seen >= expected - {"1", "7"}
+
+    for value in by_key.values():
+        cms.records.delete_one({"_id": value})
     cms.index.once(CMS_VISIBLE_STATUSES="")
     assert not expected & set(cms.index.media())
+
+
+def test_what_python_cannot_hold_is_read_all_the_same(cms: Cms) -> None:
+    far = bson.encode({"_id": "far", "updated_at": DatetimeMS(10**17), "title": "xy"})
+    options = records_of(Settings(**{k.lower(): v for k, v in cms.index.env.items()})).codec_options
+    entry = Reader(Fields.of(Settings()), "http://x/").read(
+        bson.decode(far.replace(b"xy", b"\xff\xfe"), options) | {"url": "a"}
+    )
+    assert isinstance(entry, Entry)
+    assert entry.version

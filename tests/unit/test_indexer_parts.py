@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import datetime as dt
 import io
-import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 
 import pytest
 
@@ -17,8 +15,6 @@ from indexer import schedule
 from indexer.crew import Crew, Half
 from indexer.lanes import Lane, Lanes
 from indexer.progress import Console, Tally, duration, summary
-from indexer.sources.base import Entry, Gone, Unreadable
-from indexer.sources.folder import FolderSource
 
 
 class Terminal(io.StringIO):
@@ -78,22 +74,71 @@ def at(text: str) -> dt.datetime:
 
 
 @pytest.mark.parametrize(
-    ("line", "now", "due"),
+    ("line", "last", "now", "due"),
     [
-        ("0 2 * * *", "2026-03-10T01:59:59", "2026-03-09T02:00:00"),
-        ("0 2 * * *", "2026-03-10T02:00:00", "2026-03-10T02:00:00"),
-        ("0 2 * * * Europe/Berlin", "2026-07-10T12:00:00", "2026-07-10T00:00:00"),
-        ("*/15 * * * *", "2026-03-10T10:44:00", "2026-03-10T10:30:00"),
-        ("0 0 1 1 *", "2026-06-01T00:00:00", None),
+        ("0 2 * * *", "2026-03-09T02:00:00", "2026-03-10T01:59:59", False),
+        ("0 2 * * *", "2026-03-09T01:59:59", "2026-03-09T02:00:00", True),
+        ("0 2 * * * Europe/Berlin", "2026-07-09T12:00:00", "2026-07-10T00:00:00", True),
+        ("*/15 * * * *", "2026-03-10T10:30:01", "2026-03-10T10:44:00", False),
+        ("0 0 1 1 *", "2025-06-01T00:00:00", "2026-06-01T00:00:00", True),
+        ("0 0 1 1 *", "2026-01-02T00:00:00", "2026-06-01T00:00:00", False),
+        # The hour that comes twice, and the one that does not come.
+        ("30 2 * * * Europe/Berlin", "2026-10-24T12:00:00", "2026-10-27T00:00:00", True),
+        ("30 2 * * * Europe/Berlin", "2026-10-26T01:30:01", "2026-10-27T00:00:00", False),
+        ("30 2 * * * Europe/Berlin", "2027-03-27T12:00:00", "2027-03-28T01:30:00", True),
     ],
 )
-def test_what_a_pause_missed_is_known(line: str, now: str, due: str | None) -> None:
-    found = schedule.last_due(schedule.parse(line), at(now))
-    assert (found and found.astimezone(dt.UTC)) == (due and at(due))
+def test_what_a_pause_missed_is_known(line: str, last: str, now: str, due: bool) -> None:
+    assert schedule.missed(schedule.parse(line), at(last), at(now)) is due
 
 
 @pytest.mark.parametrize(
-    "line", ["", "daily", "* * * *", "61 * * * *", "0 2 * * * Mars/Base", "0 2 * * * * *"]
+    ("line", "days"),
+    [
+        ("0 2 * * 0", ["Sun"]),
+        ("0 2 * * 7", ["Sun"]),
+        ("0 2 * * 1-5", ["Mon", "Tue", "Wed", "Thu", "Fri"]),
+        ("0 2 * * Sat,sun", ["Sat", "Sun"]),
+        ("0 2 * * fri-mon", ["Fri", "Mon", "Sat", "Sun"]),
+        ("0 2 * * */2", ["Sat", "Sun", "Thu", "Tue"]),
+        ("0 2 * * 1/3", ["Mon", "Thu"]),
+        ("0 2 * * 5-7", ["Fri", "Sat", "Sun"]),
+    ],
+)
+def test_weekdays_are_those_of_cron(line: str, days: list[str]) -> None:
+    trigger, moment, seen = schedule.parse(line), at("2026-11-23T12:00:00"), set()
+    for _ in range(8):
+        moment = trigger.get_next_fire_time(None, moment)
+        seen.add(f"{moment:%a}")
+        moment += dt.timedelta(seconds=1)
+    assert sorted(seen) == sorted(days)
+
+
+def test_a_day_and_a_weekday_are_each_enough_as_in_cron() -> None:
+    trigger, moment, seen = schedule.parse("0 2 13 * 5"), at("2026-11-01T00:00:00"), []
+    for _ in range(5):
+        moment = trigger.get_next_fire_time(None, moment)
+        seen.append(f"{moment:%a %d}")
+        moment += dt.timedelta(seconds=1)
+    assert seen == ["Fri 06", "Fri 13", "Fri 20", "Fri 27", "Fri 04"]
+    trigger = schedule.parse("0 2 13 12 1")
+    assert f"{trigger.get_next_fire_time(None, at('2026-11-30T03:00:00')):%a %d %b}" == "Mon 07 Dec"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "",
+        "daily",
+        "* * * *",
+        "61 * * * *",
+        "0 2 * * * Mars/Base",
+        "0 2 * * * * *",
+        "0 2 * * 8",
+        "0 2 * * x",
+        "0 2 31 2 *",
+        "0 2 * * 1,",
+    ],
 )
 def test_a_malformed_schedule_is_named(line: str) -> None:
     with pytest.raises(ConfigError, match="INDEX_SCHEDULE"):
@@ -245,72 +290,3 @@ def test_a_lane_that_crashes_pauses_longer_each_time(monkeypatch: pytest.MonkeyP
     lane.child = None
     lanes.tend(lambda kinds: False)
     assert started == 9
-
-
-@pytest.fixture
-def tree(tmp_path: Path) -> Path:
-    root = tmp_path / "root"
-    for name in ("b/z.jpg", "b/a.png", "a.jpg", "c.JPG", "b.jpg", ".hidden.jpg", "b/.x/y.jpg"):
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).write_bytes(name.encode())
-    (tmp_path / "secret.jpg").write_bytes(b"secret")
-    return root
-
-
-def keys(source: FolderSource, cursor: str | None = None) -> list[str]:
-    return [entry.key for page in source.pages(cursor) for entry in page.entries]
-
-
-def test_a_folder_is_listed_in_a_stable_order_and_from_a_cursor(tree: Path) -> None:
-    source = FolderSource(tree)
-    every = keys(source)
-    assert every == ["a.jpg", "b/a.png", "b/z.jpg", "b.jpg", "c.JPG"]
-    for position, key in enumerate(every):
-        assert keys(source, key) == every[position + 1 :]
-    assert source.total() == 5
-    source.close()
-
-
-@pytest.mark.parametrize(
-    "key",
-    ["../secret.jpg", "b/../../secret.jpg", "/etc/passwd", "b//a.png", "./a.jpg", "", "..", "b/",
-     "a.jpg\0", "link.jpg", "dirlink/secret.jpg", "loop/loop/a.jpg", "b", "%2e%2e/secret.jpg"],
-)  # fmt: skip
-def test_no_path_leads_out_of_the_root(tree: Path, key: str) -> None:
-    (tree / "link.jpg").symlink_to(tree.parent / "secret.jpg")
-    (tree / "dirlink").symlink_to(tree.parent)
-    (tree / "loop").symlink_to(tree)
-    source = FolderSource(tree)
-    with pytest.raises((Gone, Unreadable)):
-        source.read(Entry(key, key, "1"), max_bytes=100, etag=None, modified=None)
-    source.close()
-
-
-def test_a_file_swapped_for_a_link_or_a_pipe_is_refused(tree: Path) -> None:
-    source = FolderSource(tree)
-    entry = Entry("a.jpg", "a.jpg", "1")
-    assert source.read(entry, max_bytes=100, etag=None, modified=None).data == b"a.jpg"
-    (tree / "a.jpg").unlink()
-    os.mkfifo(tree / "a.jpg")
-    with pytest.raises(Unreadable, match="not a regular file"):
-        source.read(entry, max_bytes=100, etag=None, modified=None)
-    (tree / "a.jpg").unlink()
-    (tree / "a.jpg").symlink_to(tree.parent / "secret.jpg")
-    with pytest.raises(Gone):
-        source.read(entry, max_bytes=100, etag=None, modified=None)
-    # A folder on the way that becomes a link leads nowhere either.
-    os.rename(tree / "b", tree.parent / "moved")
-    (tree / "b").symlink_to(tree.parent / "moved")
-    with pytest.raises(Gone):
-        source.read(Entry("b/z.jpg", "b/z.jpg", "1"), max_bytes=100, etag=None, modified=None)
-    assert source.absent(["b/z.jpg", "c.JPG"]) == {"b/z.jpg"}
-    source.close()
-
-
-def test_a_file_over_the_cap_is_not_read(tree: Path) -> None:
-    (tree / "big.jpg").write_bytes(b"x" * 101)
-    source = FolderSource(tree)
-    with pytest.raises(Unreadable) as refused:
-        source.read(Entry("big.jpg", "big.jpg", "1"), max_bytes=100, etag=None, modified=None)
-    assert refused.value.permanent
-    source.close()

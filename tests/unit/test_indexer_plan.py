@@ -40,10 +40,13 @@ def stored(entry: Entry = ENTRY, **changes: object) -> KnownItem:
         pipeline_version="1",
         attempts=0,
         next_at=None,
+        error=None,
         error_permanent=False,
         hidden=entry.hidden,
         updated_at=NOW,
         rev=1,
+        url=entry.url,
+        collection="default",
     )
     return replace(item, **changes)  # type: ignore[arg-type]
 
@@ -70,8 +73,8 @@ def test_what_is_no_picture_is_written_without_a_fetch(change: dict[str, object]
     entry = replace(ENTRY, **change)  # type: ignore[arg-type]
     step = decide(entry, stored(), pipeline="1", now=NOW)
     assert step.verb == "inform"
-    assert step.stamp.etag == '"e"'
-    again = stored(etag=step.stamp.encode(), hidden=entry.hidden)
+    assert step.stamp.etag == (None if "url" in change else '"e"')
+    again = stored(etag=step.stamp.encode(), hidden=entry.hidden, url=entry.url)
     assert verb(entry, again) == "skip"
 
 
@@ -100,6 +103,20 @@ def test_a_source_without_versions_is_asked_under_the_validator() -> None:
     step = decide(entry, stored(entry), pipeline="1", now=NOW)
     assert step.verb == "fetch"
     assert step.conditions is not None
+
+
+def test_validators_are_not_sent_to_another_url() -> None:
+    moved = replace(ENTRY, url="http://cms.example/older.jpg")
+    blind = replace(ENTRY, version=None)
+    for listed, known in (
+        (replace(moved, version="v2"), stored()),
+        (replace(moved, version=None), stored(blind)),
+    ):
+        step = decide(listed, known, pipeline="1", now=NOW)
+        assert (step.verb, step.conditions) == ("fetch", None)
+    # The same bytes by the source's word: nothing is fetched, and the old URL's validators go.
+    step = decide(moved, stored(), pipeline="1", now=NOW)
+    assert (step.verb, step.stamp.etag) == ("inform", None)
 
 
 def test_failures_wait_last_or_come_due() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import uuid
 from typing import Any
 
 import pytest
@@ -34,7 +35,10 @@ def test_a_plain_record_becomes_an_entry() -> None:
     assert read.hidden is False
 
 
-@pytest.mark.parametrize("value", [None, False, "", 0])
+@pytest.mark.parametrize(
+    "value",
+    [None, False, "", 0, 0.0, "0", "FALSE", " No ", "null", [], {}, "0000-00-00 00:00:00"],
+)
 def test_what_is_not_deleted_stays(value: Any) -> None:
     assert entry(deleted_at=value)
 
@@ -55,6 +59,45 @@ def test_other_media_are_not_listed() -> None:
 )
 def test_only_visible_statuses_are_shown(status: Any, hidden: bool) -> None:
     assert entry(status=status).hidden is hidden
+
+
+@pytest.mark.parametrize(
+    ("visible", "status", "hidden"),
+    [
+        ("true", True, False),
+        ("True", True, False),
+        ("true", False, True),
+        ("true", "true", False),
+        ("1", 1, False),
+        ("1", 1.0, False),
+        ("1", True, True),
+        ("1", 2.5, True),
+    ],
+)
+def test_a_status_is_read_as_json_writes_it(visible: str, status: Any, hidden: bool) -> None:
+    read = Reader(Fields.of(Settings()), None, frozenset({visible})).read(GOOD | {"status": status})
+    assert isinstance(read, Entry)
+    assert read.hidden is hidden
+
+
+@pytest.mark.parametrize("fields", [{"url": None}, {"url": 7}, {"title": {}}, {"metadata": "x"}])
+def test_what_is_not_published_is_hidden_whatever_else_is_wrong(fields: dict[str, Any]) -> None:
+    assert entry(status="draft", **fields).hidden is True
+
+
+@pytest.mark.parametrize(
+    ("value", "key"),
+    [(7, "7"), (7.0, "7"), (-3.0, "-3"), (uuid.UUID(int=5), str(uuid.UUID(int=5)))],
+)
+def test_ids_are_read_as_people_write_them(value: Any, key: str) -> None:
+    assert entry(_id=value).key == key
+
+
+@pytest.mark.parametrize("value", [7.5, 1e300, float("nan"), float("inf"), b"7"])
+def test_what_is_no_id_is_told_by_itself_and_not_by_what_changes_beside_it(value: Any) -> None:
+    first, later = (READER.read(GOOD | {"_id": value, "views": n}) for n in (1, 2))
+    assert isinstance(first, Unusable)
+    assert first == later
 
 
 @pytest.mark.parametrize(
@@ -128,7 +171,7 @@ NAMES = st.sampled_from([*Fields.of(Settings()).names(), "other"])
 @given(st.dictionaries(NAMES, JSON) | JSON)
 def test_no_record_whatever_its_shape_breaks_the_scan(record: Any) -> None:
     listed = READER.read(record)
-    if isinstance(listed, Entry):
+    if isinstance(listed, Entry) and (listed.url is not None or not listed.hidden):
         assert listed.url is not None
         assert listed.url.startswith(("http://", "https://"))
         assert listed.taken_at is None or listed.taken_at.tzinfo is not None
