@@ -188,7 +188,10 @@ class Client:
                 raise Wrong(f"the acknowledged job {job} is lost")
             return status == 200 and found["state"] in ENDED
 
-        eventually(over, f"the job {job} did not end: {found.get('state')}", within, 0.2)
+        try:
+            eventually(over, f"the job {job} did not end", within, 0.2)
+        except Wrong as error:
+            raise Wrong(f"{error}: {found.get('state') or found.get('code')}") from None
         return found
 
     def backfill(self, within: float = 90.0) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""A TCP proxy that can fail the way networks do."""
+"""A TCP proxy that can fail the way networks do, and the way a database fails single commands."""
 
 from __future__ import annotations
 
@@ -7,15 +7,24 @@ import contextlib
 import socket
 import struct
 import threading
-from collections.abc import Coroutine
+from collections.abc import Collection, Coroutine
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from bench import fault_wire
+
 CHUNK = 64 * 1024
-Kind = Literal["none", "delay", "black_hole", "half_open", "reset_after", "refuse", "drip"]
+Kind = Literal[
+    "none", "delay", "black_hole", "half_open", "reset_after", "refuse", "drip",
+    "unsent", "unanswered", "late", "error",
+]  # fmt: skip
 """What happens to bytes: `black_hole` keeps them back in both directions and delivers them late;
 `half_open` delivers the requests and loses the answers; `reset_after` resets a connection when so
-many bytes of answers have passed; `drip` lets answers pass byte by byte."""
+many bytes of answers have passed; `drip` lets answers pass byte by byte.
+
+The last four strike only the database commands that the fault names: `unsent` resets the
+connection instead of passing one on; `unanswered` passes it on, and resets the connection when it
+has been carried out; `late` keeps the answer back; `error` answers with an error code itself."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -25,13 +34,22 @@ class Fault:
     kind: Kind = "none"
     seconds: float = 0.0
     count: int = 0
+    commands: frozenset[str] = frozenset()
+    code: int = 0
 
 
 class Proxy:
-    """Listens on a loopback port and forwards to another, on a thread of its own."""
+    """Listens on a loopback port and forwards to another, on a thread of its own.
 
-    def __init__(self, target: tuple[str, int]) -> None:
+    With `database` it forwards whole messages of MongoDB's protocol, so that a fault can strike
+    single commands.
+    """
+
+    def __init__(self, target: tuple[str, int], *, database: bool = False) -> None:
         self._target = target
+        self._database = database
+        self._left = 0
+        self._answer_struck: dict[asyncio.StreamWriter, Fault] = {}
         self._fault = Fault()
         self._changed = asyncio.Event()
         self._open: set[asyncio.StreamWriter] = set()
@@ -46,9 +64,20 @@ class Proxy:
         """How often a fault met traffic."""
         self._call(self._listen())
 
-    def set(self, kind: Kind, *, seconds: float = 0.0, count: int = 0) -> None:
-        """Begin a fault; it holds until another or `heal`."""
-        self._call(self._change(Fault(kind, seconds, count)))
+    def set(
+        self,
+        kind: Kind,
+        *,
+        seconds: float = 0.0,
+        count: int = 0,
+        commands: Collection[str] = (),
+        code: int = 0,
+    ) -> None:
+        """Begin a fault; it holds until another or `heal`.
+
+        One that names commands strikes `count` of them, all where that is 0.
+        """
+        self._call(self._change(Fault(kind, seconds, count, frozenset(commands), code)))
 
     def heal(self) -> None:
         """Forward everything again. Connections that lost bytes are reset."""
@@ -74,6 +103,8 @@ class Proxy:
 
     async def _change(self, fault: Fault) -> None:
         self._fault = fault
+        self._left = fault.count or -1
+        self._answer_struck.clear()
         self._changed.set()
         self._changed = asyncio.Event()
         for writer in list(self._tainted):
@@ -119,6 +150,7 @@ class Proxy:
                 pump.cancel()
             await asyncio.gather(asking, answering, return_exceptions=True)
         finally:
+            self._answer_struck.pop(writer, None)
             for each in (writer, onward):
                 self._open.discard(each)
                 self._tainted.discard(each)
@@ -133,9 +165,13 @@ class Proxy:
         answers: bool,
     ) -> None:
         passed = 0
-        with contextlib.suppress(OSError):
-            while data := await reader.read(CHUNK):
-                self.struck += self._fault.kind not in ("none", "reset_after")
+        with contextlib.suppress(OSError, asyncio.IncompleteReadError):
+            while data := await self._next(reader):
+                if self._fault.commands or self._answer_struck:
+                    if not await self._command(data, client, answers=answers):
+                        continue
+                else:
+                    self.struck += self._fault.kind not in ("none", "reset_after")
                 while (fault := self._fault).kind == "black_hole":
                     await self._changed.wait()
                 if fault.kind == "delay":
@@ -154,6 +190,34 @@ class Proxy:
                 passed += len(data)
                 writer.write(data)
                 await writer.drain()
+
+    async def _next(self, reader: asyncio.StreamReader) -> bytes:
+        """Some bytes; of a database connection a whole message."""
+        return await (fault_wire.read_message(reader) if self._database else reader.read(CHUNK))
+
+    async def _command(self, data: bytes, client: asyncio.StreamWriter, *, answers: bool) -> bool:
+        """Whether a message goes on, under a fault that strikes single commands."""
+        if answers:
+            fault = self._answer_struck.pop(client, None)
+            if fault is not None and fault.kind == "unanswered":
+                _reset(client)
+            elif fault is not None:
+                await asyncio.sleep(fault.seconds)
+            return fault is None or fault.kind == "late"
+        fault = self._fault
+        if fault_wire.command_of(data) not in fault.commands or not self._left:
+            return True
+        self._left -= 1
+        self.struck += 1
+        if fault.kind in ("unanswered", "late"):
+            self._answer_struck[client] = fault
+            return True
+        if fault.kind == "error":
+            client.write(fault_wire.error_reply(data, fault.code))
+            await client.drain()
+        else:
+            _reset(client)
+        return False
 
     async def _drip(self, data: bytes, writer: asyncio.StreamWriter, fault: Fault) -> None:
         for position in range(len(data)):

@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +69,7 @@ class System:
         self.uri = _line(atlas)
         self.client: MongoClient[dict[str, Any]] = MongoClient(self.uri, tz_aware=True)
         self.db: Database[dict[str, Any]] = self.client[DATABASE]
-        self.database_proxy = Proxy(_address(self.uri))
+        self.database_proxy = Proxy(_address(self.uri), database=True)
         media = self._start("media", "bench.fault_media", str(self.media_folder))
         self.media_proxy = Proxy(("127.0.0.1", int(_line(media))))
         self.port = _free_port()
@@ -95,6 +95,13 @@ class System:
     def start_web(self) -> None:
         """Start the web process; it may not be ready yet."""
         self._start("web", "app", "serve", "--workers", "1", "--graceful", "5")
+
+    def start_spare(self, **more: str) -> int:
+        """The port of a second web process, which has these variables besides."""
+        port = _free_port()
+        argv = ("app", "serve", "--workers", "1", "--graceful", "5")
+        self._start("spare", *argv, PORT=str(port), **more)
+        return port
 
     def start_worker(self, name: str = "worker", *, ahead_s: int = 0) -> None:
         """Start a worker, its clock `ahead_s` seconds ahead."""
@@ -136,11 +143,22 @@ class System:
 
     @contextlib.contextmanager
     def strike(
-        self, role: str, point: str, number: signal.Signals = signal.SIGKILL, count: int = 1
+        self,
+        role: str,
+        point: str,
+        number: signal.Signals = signal.SIGKILL,
+        count: int = 1,
+        *,
+        delay: float = 0.0,
+        whom: str = "self",
     ) -> Iterator[Callable[[], bool]]:
-        """Arms a point; gives a function that says whether it was reached."""
+        """Arms a point; gives a function that says whether it was reached.
+
+        `bench/struck` says what a point is, and what `delay` and `whom` do.
+        """
         path = self.strikes / "strike.json"
-        text = {"role": role, "point": point, "count": count, "signal": int(number)}
+        text = {"role": role, "point": point, "count": count, "signal": int(number),
+                "delay": delay, "whom": whom}  # fmt: skip
         temporary = path.with_suffix(".tmp")
         temporary.write_text(json.dumps({**text, "at": time.monotonic()}))
         temporary.replace(path)
@@ -148,6 +166,18 @@ class System:
             yield lambda: not path.exists()
         finally:
             path.unlink(missing_ok=True)
+
+    def sent(self) -> set[str]:
+        """The names of all commands that the service's processes sent to the database so far."""
+        return {line.split("\t")[1].split()[0] for line in self._noted("sent")}
+
+    def failures(self, command: str) -> int:
+        """How often the service's processes saw this command fail or come late so far."""
+        return sum(line.split("\t")[1] == command for line in self._noted("failed"))
+
+    def _noted(self, what: str) -> Sequence[str]:
+        path = self.strikes / what
+        return path.read_text(encoding="utf-8").splitlines() if path.exists() else []
 
     def list(self, listed: Mapping[str, str], photos: Mapping[str, bytes]) -> None:
         """Make the CMS hold exactly these: media id to photo."""
@@ -162,9 +192,12 @@ class System:
         temporary.write_text(json.dumps({"items": items, "next_cursor": None}))
         temporary.replace(self.media_folder / "list.json")
 
-    def run(self, *argv: str, through_proxy: bool = True, check: bool = True) -> str:
-        """What a command of the service printed. Raises Wrong when it fails."""
-        env = self._env()
+    def run(self, *argv: str, through_proxy: bool = True, check: bool = True, **more: str) -> str:
+        """What a command of the service printed; `more` are variables of its environment.
+
+        Raises Wrong when it fails.
+        """
+        env = self._env() | more
         if not through_proxy:
             env["MONGODB_URI"] = self.uri
         done = subprocess.run(
@@ -183,7 +216,7 @@ class System:
         """Stop everything."""
         if hasattr(self, "client"):
             self.client.close()  # while there is somebody to tell of its sessions
-        order = ["web", "worker", "second", "media", "atlas"]
+        order = ["web", "spare", "worker", "second", "media", "atlas"]
         for name in order:
             if (process := self.processes.pop(name, None)) is not None:
                 with contextlib.suppress(ProcessLookupError):

@@ -8,16 +8,21 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from bench.fault_checks import check, recovered
+from bench.fault_commands import uncovered
 from bench.fault_ledger import Client, written
 from bench.fault_rows import SCENARIOS, Scenario
+from bench.fault_shrink import Step, command, parse, smallest
 from bench.fault_system import System, Wrong
 from bench.report import say
 from faces.settings import load
+
+SHRINK_S = 1200.0
+"""How long a failure is shrunk at most; what was found by then is printed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,74 +37,137 @@ class Outcome:
     answers: str
 
 
-def main(argv: Sequence[str]) -> int:
+def main(argv: Sequence[str], rows: Sequence[Scenario] = SCENARIOS) -> int:
     """Exit status 0 when every promise held in every row."""
     parser = argparse.ArgumentParser(prog="python -m bench faults", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="without the rows that take minutes")
     parser.add_argument("--only", metavar="TEXT", help="rows whose name contains this")
     parser.add_argument("--minutes", type=float, help="rows in random order for this long")
+    parser.add_argument("--steps", metavar="A;B", help="these rows one after the other")
     parser.add_argument("--seed", type=int, help="what random order and work follow from")
     parser.add_argument("--list", action="store_true", help="name the rows, and end")
     given = parser.parse_args(argv)
-    chosen = [s for s in SCENARIOS if (s.quick or not given.quick)]
+    chosen = [Step(row, place) for place, row in enumerate(rows) if row.quick or not given.quick]
     if given.only:
-        chosen = [s for s in chosen if given.only in s.name]
+        chosen = [step for step in chosen if given.only in step.scenario.name]
     if given.list or not chosen:
-        print("\n".join(s.name for s in (chosen or SCENARIOS)))
+        print("\n".join(step.scenario.name for step in chosen) if chosen else "No such row.")
         return 0 if chosen else 2
+    if given.steps:
+        try:
+            chosen = parse(given.steps, rows)
+        except ValueError as error:
+            parser.error(str(error))
     seed = given.seed if given.seed is not None else random.randrange(1_000_000)
     folder = Path(tempfile.mkdtemp(prefix="likeness-faults-"))
     say(f"faults: seed {seed}; ledger and logs in {folder}")
-    outcomes, stopped = _run(chosen, seed, given.minutes, folder)
-    print(_table(outcomes))
-    wrong = [o for o in outcomes if o.wrong]
-    print(f"{written(folder)} operations were acknowledged; {len(wrong)} of {len(outcomes)} rows"
-          f" wrong; seed {seed}")  # fmt: skip
-    if wrong or stopped:
+    run = Run(seed, folder)
+    if given.minutes is not None:
+        run.at_random(chosen, given.minutes * 60)
+    else:
+        run.in_order(chosen, shrinks=bool(given.steps))
+    print(_table([*run.outcomes, run.covered()]))
+    wrong = [o for o in (*run.outcomes, run.covered()) if o.wrong]
+    print(f"{written(folder)} operations were acknowledged; {len(wrong)} of {len(run.outcomes) + 1}"
+          f" rows wrong; seed {seed}")  # fmt: skip
+    for steps in run.shrunk:
+        print(f"smallest that still fails: {command(steps, seed)}")
+    if wrong or run.stopped:
         print(f"bench: see the ledger and the logs in {folder}", file=sys.stderr)
         return 1
     shutil.rmtree(folder)
     return 0
 
 
-def _run(
-    chosen: Sequence[Scenario], seed: int, minutes: float | None, folder: Path
-) -> tuple[list[Outcome], bool]:
-    """The outcomes, and whether the system could not be brought up again after a wrong row."""
-    chance = random.Random(seed)
-    outcomes: list[Outcome] = []
-    number = 0
-    until = None if minutes is None else time.monotonic() + minutes * 60
-    waiting = list(chosen)
-    while waiting:
-        system = System(folder / f"system-{number}")
-        number += 1
+class Run:
+    """Rows on systems that are started for them: a fresh one at first and after each wrong row."""
+
+    def __init__(self, seed: int, folder: Path) -> None:
+        self.outcomes: list[Outcome] = []
+        self.shrunk: list[list[Step]] = []
+        self.stopped = False
+        """Whether a system could not be started."""
+        self._seed = seed
+        self._folder = folder
+        self._systems = 0
+        self._sent: set[str] = set()
+
+    def in_order(self, steps: Sequence[Step], *, shrinks: bool) -> None:
+        """Every step once."""
+        waiting = list(steps)
+        while waiting and not self.stopped:
+            done = self._until_wrong(iter(waiting))
+            waiting = waiting[len(done) :]
+            if shrinks and self._failed():
+                self._shrink(done)
+
+    def at_random(self, steps: Sequence[Step], seconds: float) -> None:
+        """Steps drawn by the seed for so long; shrinking what fails takes time of its own."""
+        chance = random.Random(self._seed)
+        until = time.monotonic() + seconds
+
+        def drawn() -> Iterator[Step]:
+            while time.monotonic() < until:
+                yield Step(chance.choice(steps).scenario, len(self.outcomes))
+
+        while time.monotonic() < until and not self.stopped:
+            done = self._until_wrong(drawn())
+            if self._failed():
+                self._shrink(done)
+
+    def covered(self) -> Outcome:
+        """Whether every command that the service sent, as heard from the driver, has a row."""
+        lacking = ", ".join(uncovered(self._sent))
+        wrong = f"no row fails {lacking}" if lacking else ""
+        return Outcome("every command that was sent has a row", wrong, 0, 0, 0, "")
+
+    def _failed(self) -> bool:
+        return bool(self.outcomes) and bool(self.outcomes[-1].wrong)
+
+    def _shrink(self, steps: Sequence[Step]) -> None:
+        """Keeps the smallest part of `steps` that still fails, each tried on a fresh system."""
+        until = time.monotonic() + SHRINK_S
+
+        def fails(part: Sequence[Step]) -> bool:
+            if time.monotonic() > until or self.stopped:
+                return False
+            say(f"faults: trying {len(part)} of {len(steps)} steps")
+            kept = len(self.outcomes)
+            self._until_wrong(iter(part))
+            found = len(self.outcomes) > kept and self._failed()
+            del self.outcomes[kept:]
+            return found
+
+        self.shrunk.append(smallest(steps, fails))
+        say(f"faults: smallest that still fails: {command(self.shrunk[-1], self._seed)}")
+
+    def _until_wrong(self, steps: Iterator[Step]) -> list[Step]:
+        """The steps that were done on a fresh system, up to the first wrong one."""
+        done: list[Step] = []
+        system = System(self._folder / f"system-{self._systems}")
+        self._systems += 1
         client = None
         try:
             say("faults: starting the system")
             system.up()
-            client = Client(system, photos(), folder)
+            client = Client(system, photos(), self._folder)
             client.learn()
-            while waiting:
-                if until is not None:
-                    scenario = chance.choice(chosen)
-                    if time.monotonic() > until:
-                        return outcomes, False
-                else:
-                    scenario = waiting.pop(0)
-                outcome = _row(scenario, client, random.Random(f"{seed} {len(outcomes)}"))
-                outcomes.append(outcome)
+            for step in steps:
+                outcome = _row(step.scenario, client, random.Random(f"{self._seed} {step.place}"))
+                done.append(step)
+                self.outcomes.append(outcome)
                 say(f"faults: {outcome.name}: {outcome.wrong or 'held'}")
                 if outcome.wrong:
                     break  # what comes next is judged on a fresh system
         except Wrong as error:
             say(f"faults: the system did not start: {error}")
-            return outcomes, True
+            self.stopped = True
         finally:
             if client is not None:
                 client.close()
+            self._sent |= system.sent()
             system.down()
-    return outcomes, False
+        return done
 
 
 def _row(scenario: Scenario, client: Client, chance: random.Random) -> Outcome:

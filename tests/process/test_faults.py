@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import random
 import signal
+import tempfile
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from pymongo.database import Database
 
 from bench import fault_checks
+from bench.fault_kills import web_struck
 from bench.fault_ledger import Client
-from bench.fault_scenarios import nothing, web_struck
+from bench.fault_rows import Scenario
 from bench.fault_system import System, Wrong
-from bench.faults import photos
+from bench.fault_work import nothing
+from bench.faults import main, photos
 
 pytestmark = pytest.mark.xdist_group("faults")
 
@@ -42,7 +46,6 @@ def test_a_sound_system_holds(client: Client) -> None:
 
 
 def test_a_web_process_that_is_killed_after_a_commit_loses_nothing(client: Client) -> None:
-
     web_struck("after commitTransaction", signal.SIGKILL, client, random.Random(2))
     fault_checks.recovered(client)
     fault_checks.check(client)
@@ -87,3 +90,23 @@ def test_a_face_that_comes_back_is_noticed(client: Client) -> None:
     with pytest.raises(Wrong, match="are back"):
         fault_checks.check(client)
     client.erased.discard(face["_id"])
+
+
+def test_a_planted_fault_is_shrunk_to_the_step_that_has_it(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Of three steps the last loses a face: the command that is printed holds that one alone."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))  # where ledger and logs are kept
+
+    def put(client: Client, chance: random.Random) -> None:
+        client.put("own-0", chance.choice(sorted(client.photos)))
+
+    def lose(client: Client, chance: random.Random) -> None:
+        put(client, chance)
+        client.system.db.likeness_faces.delete_many({"source": "api"})
+
+    rows = [Scenario("one", put), Scenario("planted", lose), Scenario("two", put)]
+    assert main(["--steps", "two;one;planted", "--seed", "5"], rows) == 1
+    said = capsys.readouterr().out
+    assert "NO: own-0: 0 faces instead of 1: lost" in said
+    assert "smallest that still fails: make faults STEPS='planted#2' SEED=5" in said
