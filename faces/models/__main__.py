@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import os
 import signal
 import subprocess
@@ -17,6 +18,8 @@ from faces.models.cards import CARDS, DETECTOR, DetectorCard, ModelCard, card
 from faces.models.fetch import AUTO_FIRST, Fetch, Places, decide
 from faces.models.progress import Terminal
 from faces.settings import Settings, load
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -180,7 +183,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             " Free space or permissions there, then run this again.",
             file=sys.stderr,
         )
-        return 1
+        return files.NO_ROOM if error.errno in FULL else 1
     except KeyboardInterrupt:
         print("faces.models: interrupted; nothing half done was left behind", file=sys.stderr)
         return 130

@@ -18,6 +18,8 @@ from faces.errors import ModelFileError
 from faces.models.cards import CARDS, DETECTOR, DetectorCard, ModelCard, card
 
 ACTIVE = "active"
+NO_ROOM = 73
+"""The exit status of `python -m faces.models` when the disk is full (EX_CANTCREAT of sysexits)."""
 RECIPE_VERSION = 1
 """Grows when the same source gives other bytes than before, so that files are made anew."""
 

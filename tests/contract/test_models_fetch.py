@@ -425,6 +425,26 @@ def test_a_fetch_with_nothing_to_do_loads_nothing_heavy(models_dir: Path, root: 
     assert done.stdout.splitlines()[-1] == "0 []", done.stdout + done.stderr
 
 
+def test_a_full_disk_is_one_sentence_and_a_status_of_its_own(tmp_path: Path, root: Path) -> None:
+    code = (
+        "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000));"
+        " from faces.models import files;"
+        " from faces.models.fetch import Fetch;"
+        " from pathlib import Path;"
+        f" place = Path({str(tmp_path)!r}) / 'models' / 'full';"
+        " Fetch.run = lambda *_, **__: files.write_atomically(place, bytes(2000));"
+        " from faces.models.__main__ import main; raise SystemExit(main(['fetch', 'sface']))"
+    )
+    environ = {"PATH": os.environ["PATH"], "MODEL_DIR": str(tmp_path / "models")}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=root, env=environ, capture_output=True, text=True
+    )
+    assert done.returncode == files.NO_ROOM, done.stderr
+    assert done.stderr.startswith("faces.models: a file could not be read or written")
+    assert len(done.stderr.splitlines()) == 1
+    assert not list((tmp_path / "models").iterdir())  # nothing half written stays
+
+
 def test_a_folder_that_cannot_be_written_is_one_sentence(tmp_path: Path, root: Path) -> None:
     (tmp_path / "var").write_text("a file where a folder must be")
     environ = {"PATH": os.environ["PATH"], "VAR_DIR": str(tmp_path / "var")}

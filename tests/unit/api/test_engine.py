@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from app.engine import Engine, Wanted
-from app.modelfiles import ModelFiles
+from app.modelfiles import FIRST_PAUSE_S, ModelFiles
+from faces import processes
 from faces.errors import EncoderUnavailable
+from faces.models.files import NO_ROOM, detector_path, encoder_path
 
 
 class NoFiles:
@@ -47,3 +52,31 @@ def test_who_may_not_fetch_is_told_how_to_choose(
     files = ModelFiles(tmp_path, may_fetch=may_fetch, remote=remote)
     told = files.fetch(None, threading.Event())
     assert "FACE_MODEL" in str(told)
+
+
+def test_a_fetch_that_failed_is_tried_again_later_and_says_why(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now, started = [0.0], []
+    real = processes.start
+
+    def start(argv: list[str], **how: Any) -> subprocess.Popen[bytes]:
+        started.append(argv)
+        return real([sys.executable, "-c", f"raise SystemExit({statuses[len(started) - 1]})"])
+
+    monkeypatch.setattr(processes, "start", start)
+    statuses = [NO_ROOM, 1, 0]
+    files = ModelFiles(tmp_path, may_fetch=True, remote=False, clock=lambda: now[0])
+    full = files.fetch("sface", threading.Event())
+    assert "the disk of the models folder is full" in str(full)
+    assert files.fetch("sface", threading.Event()) == full  # not at once
+    assert len(started) == 1
+    now[0] += FIRST_PAUSE_S
+    assert "is full" not in str(files.fetch("sface", threading.Event()))
+    now[0] += FIRST_PAUSE_S  # the second pause is longer
+    files.fetch("sface", threading.Event())
+    assert len(started) == 2
+    encoder_path(tmp_path, "sface").touch()
+    detector_path(tmp_path).touch()
+    now[0] += FIRST_PAUSE_S
+    assert files.fetch("sface", threading.Event()) is None
