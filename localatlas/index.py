@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 from localatlas.arrays import Mask
 from localatlas.bsonvectors import Vector
 from localatlas.columns import reach
+from localatlas.crew import Crew
 from localatlas.definition import Definition, VectorField
 from localatlas.errors import QueryError, unsupported
 from localatlas.filters import Expression, needed_paths
@@ -50,15 +51,18 @@ class VectorIndex:
         self.definition = definition
         self._lock = threading.RLock()
         fields, filters = definition.vectors, definition.filters
+        crew = Crew()
         self._documents = Table(
             [field for field in fields if not definition.is_nested(field.path)],
             [path for path in filters if not definition.is_nested(path)],
+            crew,
         )
         self._parts: Table | None = None
         if definition.nested_root is not None:
             self._parts = Table(
                 [field for field in fields if definition.is_nested(field.path)],
                 [path for path in filters if definition.is_nested(path)],
+                crew,
             )
 
     def __len__(self) -> int:

@@ -5,9 +5,7 @@ The first pass rules out only what cannot be among the best: ranks come with a b
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,15 +13,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from localatlas.bsonvectors import Vector
+from localatlas.crew import Crew
 from localatlas.scores import Floats, estimate, exact_scores
 
 # Where the wanted rows are fewer than this share of a block, copying them out beats computing all.
 GATHER_BELOW = 0.3
 # Ranks are looked at by their largest in so many groups before any is sorted.
 GROUPS = 512
-# What one thread takes at a time, and how many threads reading memory is worth.
+SMALLEST_GROUP = 8
+# What one thread takes at a time; less than that is not shared out at all.
 PIECE_BYTES = 8 * 2**20
-MOST_THREADS = 4
 
 Positions = NDArray[np.intp]
 Best = tuple[NDArray[np.int32], Floats]
@@ -42,8 +41,8 @@ class Block:
 class Ranked:
     """A block with the ranks of the vectors at the positions `chosen` (None: all), and their error.
 
-    `wanted` is a mask over the ranks, None where every one is wanted. `error` is one bound for all
-    or one for each.
+    `wanted` is a mask over the ranks, None where every one is wanted; the others are the lowest.
+    `error` is one bound for all or one for each. `tops` are the largest ranks of groups of them.
     """
 
     block: Block
@@ -51,6 +50,7 @@ class Ranked:
     wanted: NDArray[np.bool_] | None
     ranks: Floats
     error: Floats | np.float32
+    tops: Floats
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,35 +61,44 @@ class Snapshot:
     similarity: str
     dimensions: int
 
-    def best(self, query: Vector, wanted: NDArray[np.bool_] | None, count: int) -> Best:
+    def best(self, query: Vector, wanted: NDArray[np.bool_] | None, count: int, crew: Crew) -> Best:
         """Return rows and scores of the `count` best vectors, best first.
 
         `wanted` is a mask over the rows of the index; None wants all. Equal scores come in the
-        order of rows. As exact as if every score were computed in full.
+        order of rows. As exact as if every score were computed in full. Large products are shared
+        out among the `crew`.
         """
-        ranked = [part for part in self._ranked(query, wanted) if part is not None]
-        rows, scores = [np.empty(0, np.int32)], [np.empty(0, np.float32)]
+        rows, values = [np.empty(0, np.int32)], []
+        ranked = self._ranked(query, wanted, count, crew)
         for part, kept in zip(ranked, _contenders(ranked, count), strict=True):
             places = kept if part.chosen is None else part.chosen[kept]
             if len(places):
-                values = part.block.values[places]
                 rows.append(part.block.rows[places])
-                scores.append(exact_scores(values, query, self.similarity, self.dimensions))
-        all_rows, all_scores = np.concatenate(rows), np.concatenate(scores)
-        order = np.lexsort((all_rows, -all_scores))[:count]
-        return all_rows[order], all_scores[order]
+                values.append(part.block.values[places])
+        if not values:
+            return rows[0], np.empty(0, np.float32)
+        all_rows = np.concatenate(rows)
+        scores = exact_scores(np.concatenate(values), query, self.similarity, self.dimensions)
+        order = np.lexsort((all_rows, -scores))[:count]
+        return all_rows[order], scores[order]
 
-    def _ranked(self, query: Vector, wanted: NDArray[np.bool_] | None) -> Iterable[Ranked | None]:
+    def _ranked(
+        self, query: Vector, wanted: NDArray[np.bool_] | None, count: int, crew: Crew
+    ) -> list[Ranked]:
+        some = sum(len(block.rows) for block in self.blocks)
+        if wanted is not None:
+            some = min(some, int(np.count_nonzero(wanted)))
+        group = max(1, some // max(GROUPS, 8 * count))
         pieces = [piece for block in self.blocks for piece in _pieces(block)]
 
         def rank(piece: Block) -> Ranked | None:
-            return _ranked(piece, wanted, query, self.similarity)
+            return _ranked(piece, wanted, query, self.similarity, group)
 
-        workers = min(len(pieces), MOST_THREADS, len(os.sched_getaffinity(0)))
-        if workers < 2 or sum(piece.values.nbytes for piece in pieces) < PIECE_BYTES:
-            return map(rank, pieces)
-        with ThreadPoolExecutor(workers) as pool:
-            return list(pool.map(rank, pieces))
+        if sum(piece.values.nbytes for piece in pieces) < PIECE_BYTES:
+            ranked = list(map(rank, pieces))
+        else:
+            ranked = crew.share(rank, pieces)
+        return [part for part in ranked if part is not None]
 
 
 def _pieces(block: Block) -> Iterator[Block]:
@@ -101,7 +110,11 @@ def _pieces(block: Block) -> Iterator[Block]:
 
 
 def _ranked(
-    block: Block, wanted: NDArray[np.bool_] | None, query: Vector, similarity: str
+    block: Block,
+    wanted: NDArray[np.bool_] | None,
+    query: Vector,
+    similarity: str,
+    group: int,
 ) -> Ranked | None:
     """Return the block's ranks, or None where none of its rows is wanted."""
     chosen, mask = None, None
@@ -120,7 +133,7 @@ def _ranked(
         ranks, error = estimate(block.values[chosen], block.lengths[chosen], query, similarity)
     if mask is not None:
         np.putmask(ranks, ~mask, -np.inf)
-    return Ranked(block, chosen, mask, ranks, error)
+    return Ranked(block, chosen, mask, ranks, error, _tops(ranks, group))
 
 
 def _mask(rows: NDArray[np.int32], wanted: NDArray[np.bool_]) -> NDArray[np.bool_]:
@@ -135,9 +148,10 @@ def _contenders(ranked: Sequence[Ranked], count: int) -> list[Positions]:
     bounds = [error for error in errors if isinstance(error, np.float32)]
     if len(bounds) < len(errors):
         return _by_each_error(ranked, count)
-    ranks = [part.ranks for part in ranked]
     slack = 2 * max(bounds, default=np.float32(0))
-    found = _at_least(ranked, ranks, _floor(ranks, count) - slack)
+    # At least `count` groups, and so at least `count` ranks, reach the `count`-th of their tops.
+    floor = _kth(np.concatenate([part.tops for part in ranked]), count) if ranked else -np.inf
+    found = _at_least(ranked, [part.ranks for part in ranked], np.float32(floor) - slack)
     if sum(map(len, found)) > 2 * count + GROUPS:
         near = [part.ranks[kept] for part, kept in zip(ranked, found, strict=True)]
         floor = _kth(np.concatenate(near), count) - slack
@@ -170,22 +184,13 @@ def _at_least(
     return found
 
 
-def _floor(ranks: Sequence[Floats], count: int) -> np.float32:
-    """Return a rank that at least `count` reach, close below the `count`-th largest.
-
-    Each of the largest `count` groups has one such rank: cheaper than sorting all of them.
-    """
-    total = sum(map(len, ranks))
-    size = total // max(GROUPS, 8 * count)
-    if size < 8:
-        return _kth(np.concatenate(ranks), count) if ranks else np.float32(-np.inf)
-    largest = []
-    for each in ranks:
-        whole = len(each) // size * size
-        largest.append(each[:whole].reshape(-1, size).max(axis=1))
-        if whole < len(each):
-            largest.append(each[whole:].max(keepdims=True))
-    return _kth(np.concatenate(largest), count)
+def _tops(ranks: Floats, group: int) -> Floats:
+    """Return the largest of each `group` ranks: cheaper than sorting all of them."""
+    if group < SMALLEST_GROUP:
+        return ranks
+    whole = len(ranks) // group * group
+    tops: Floats = ranks[:whole].reshape(-1, group).max(axis=1)
+    return tops if whole == len(ranks) else np.append(tops, ranks[whole:].max())
 
 
 def _kth(values: Floats, count: int) -> np.float32:

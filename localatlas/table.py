@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from localatlas.arrays import Growing, Mask
 from localatlas.bsonvectors import Vector, document_vector
 from localatlas.columns import Column, evaluate
+from localatlas.crew import Crew
 from localatlas.definition import VectorField
 from localatlas.filters import Expression
 from localatlas.ranking import Snapshot
@@ -37,6 +38,7 @@ class View:
     vectors: Snapshot
     wanted: Mask | None
     ids: Sequence[Any]
+    crew: Crew
 
     def best(
         self, query: Vector, count: int, rows: Mask | None = None
@@ -45,16 +47,17 @@ class View:
         wanted = self.wanted if rows is None else rows
         if rows is not None and self.wanted is not None:
             wanted = rows & self.wanted
-        return self.vectors.best(query, wanted, count)
+        return self.vectors.best(query, wanted, count, self.crew)
 
 
 class Table:
     """Rows with vectors of `fields` and filter values at the paths `filters`.
 
-    Not safe to use from two threads at once; a `View` is.
+    Not safe to use from two threads at once; a `View` is. `crew` shares in its searches.
     """
 
-    def __init__(self, fields: Sequence[VectorField], filters: Sequence[str]) -> None:
+    def __init__(self, fields: Sequence[VectorField], filters: Sequence[str], crew: Crew) -> None:
+        self._crew = crew
         self._fields = tuple(fields)
         self._starts: dict[object, int] = {}
         # Of the few documents that have more than one row.
@@ -131,7 +134,7 @@ class Table:
             wanted = evaluate(expression, self._columns, self.rows)
             if self._dead:
                 wanted &= self._alive.view()
-        return View(vectors, wanted, self._ids)
+        return View(vectors, wanted, self._ids, self._crew)
 
     def matching(self, expression: Expression) -> Mask:
         """Return for each row whether it is alive and `expression` holds there."""

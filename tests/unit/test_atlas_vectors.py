@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import struct
+import threading
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from localatlas.bsonvectors import Vector, VectorError, document_vector, parse_vector
+from localatlas.crew import Crew
 from localatlas.definition import VectorField
+from localatlas.ranking import PIECE_BYTES, Block
 from localatlas.vectors import VectorSet
 
 
@@ -215,7 +218,7 @@ def test_scores_and_order_are_those_of_the_formulas(
     for row, vector in enumerate(rows):
         held.add(row, vector)
 
-    best, scores = held.snapshot().best(query, None, count)
+    best, scores = held.snapshot().best(query, None, count, Crew())
 
     wanted = [score(query, row, similarity) for row in rows]
     assert len(best) == min(count, len(rows))
@@ -240,7 +243,7 @@ def test_the_quick_pass_loses_nothing_over_many_blocks(similarity: str, share: f
     query = Vector("float32", rows[0] + np.float32(1e-3))
     wanted = rng.random(9000) < share if share < 1 else np.ones(9000, np.bool_)
 
-    best, scores = held.snapshot().best(query, wanted, 50)
+    best, scores = held.snapshot().best(query, wanted, 50, Crew())
 
     wide, target = rows.astype(float), query.values.astype(float)
     if similarity == "euclidean":
@@ -257,12 +260,56 @@ def test_the_quick_pass_loses_nothing_over_many_blocks(similarity: str, share: f
     np.testing.assert_allclose(scores, single[order], rtol=1e-6)
 
 
+@pytest.mark.parametrize("share", [0.1, 0.9, 1.0])
+def test_a_product_that_is_shared_out_is_the_same_product(share: float) -> None:
+    rng = np.random.default_rng(8)
+    count = 3 * PIECE_BYTES // 256 + 77
+    rows = rng.standard_normal((count, 64), dtype=np.float32)
+    held = VectorSet("float32", "dotProduct", 64)
+    for start in (0, count // 3):
+        part = slice(start, start + count // 3 if not start else None)
+        numbers = np.arange(count, dtype=np.int32)[part]
+        held.extend(Block(rows[part], np.linalg.norm(rows[part], axis=1), numbers))
+    query = Vector("float32", rng.standard_normal(64, dtype=np.float32))
+    wanted = rng.random(count) < share if share < 1 else None
+    crew, found = Crew(), []
+
+    def search() -> None:
+        found.append(held.snapshot().best(query, wanted, 20, crew))
+
+    # At once: each has to come to its end though the helpers are busy with another.
+    threads = [threading.Thread(target=search) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    truth = np.maximum(0, (1 + rows.astype(float) @ query.values) / 2)
+    order = np.argsort(-truth)
+    order = order if wanted is None else order[wanted[order]]
+    for best, scores in found:
+        assert best.tolist() == order[:20].tolist()
+        np.testing.assert_allclose(scores, truth[best], rtol=1e-6)
+    assert len(found) == 4
+
+
+def test_a_crew_keeps_the_order_and_passes_errors_on() -> None:
+    crew = Crew()
+
+    assert crew.share(lambda piece: piece * 2, list(range(1000))) == list(range(0, 2000, 2))
+    assert crew.share(lambda piece: piece, []) == []
+    with pytest.raises(ZeroDivisionError):
+        crew.share(lambda piece: 1 // (piece - 700), list(range(1000)))
+    assert crew.share(lambda piece: -piece, [5]) == [-5]
+
+
 def test_a_score_may_exceed_what_float32_holds() -> None:
     held = VectorSet("float32", "dotProduct", 2)
     held.add(0, Vector("float32", np.array([1, 1], np.float32)))
     held.add(1, Vector("float32", np.array([3e38, 3e38], np.float32)))
 
-    best, scores = held.snapshot().best(Vector("float32", np.array([1e30, 0], np.float32)), None, 1)
+    query = Vector("float32", np.array([1e30, 0], np.float32))
+    best, scores = held.snapshot().best(query, None, 1, Crew())
 
     assert best.tolist() == [1]
     assert scores.tolist() == [math.inf]
@@ -273,7 +320,8 @@ def test_negative_products_are_cut_at_zero_and_tie() -> None:
     for row, value in enumerate((-9, -2, -5)):
         held.add(row, Vector("float32", np.array([value], np.float32)))
 
-    best, scores = held.snapshot().best(Vector("float32", np.ones(1, np.float32)), None, 2)
+    query = Vector("float32", np.ones(1, np.float32))
+    best, scores = held.snapshot().best(query, None, 2, Crew())
 
     assert best.tolist() == [0, 1]
     assert scores.tolist() == [0, 0]
