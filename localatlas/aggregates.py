@@ -8,10 +8,16 @@ from dataclasses import dataclass
 from localatlas import rewrite
 from localatlas.asking import Asking, Body, Namespace
 from localatlas.connection import Exchange
-from localatlas.errors import NOT_FIRST_STAGE, CommandError, QueryError, failure
+from localatlas.errors import (
+    INVALID_NAMESPACE,
+    NOT_FIRST_STAGE,
+    CommandError,
+    QueryError,
+    failure,
+)
 from localatlas.indexes import Build, Indexes
 from localatlas.pipeline import LIST_INDEXES, VECTOR_SEARCH, check_pipeline
-from localatlas.requests import INVALID_NAMESPACE, in_transaction, parse_list
+from localatlas.requests import in_transaction, parse_list
 from localatlas.stage import VectorQuery, parse_stage
 
 _NOT_IN_THE_STABLE_API = (
@@ -81,7 +87,7 @@ class Aggregates:
             if not isinstance(collection, str):
                 raise failure(
                     INVALID_NAMESPACE,
-                    "{aggregate: 1} is not valid for a stage that needs a collection",
+                    "{aggregate: 1} is not valid for a search; a collection is required.",
                 )
         except CommandError:
             if isinstance(collection, str):

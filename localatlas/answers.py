@@ -80,6 +80,8 @@ class Answers:
                     check_pipelines_within(body)
                 case "renameCollection":
                     return await self._rename(body, exchange)
+                case "getLog":
+                    return await self._log_lines(body, exchange)
                 case "createSearchIndexes":
                     return await self._create(body, exchange)
                 case "updateSearchIndex":
@@ -121,6 +123,18 @@ class Answers:
         reply = await exchange.run(body)
         if reply.get("ok"):
             await self._followed(reply.get("operationTime"))
+        return reply
+
+    async def _log_lines(self, body: Body, exchange: Exchange) -> Body:
+        """The backend's log, the start-up warnings without lines that no server writes.
+
+        The embedded engine takes every connection for a warning, which shells then print.
+        """
+        reply = await exchange.run(body)
+        lines = reply.get("log")
+        if body.get("getLog") == "startupWarnings" and isinstance(lines, list):
+            reply["log"] = [line for line in lines if str(line).startswith("{")]
+            reply["totalLinesWritten"] = len(reply["log"])
         return reply
 
     async def _create(self, body: Body, exchange: Exchange) -> Body:

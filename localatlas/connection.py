@@ -28,6 +28,7 @@ ANSWERED = frozenset(
         "dropSearchIndex",
         "listSearchIndexes",
         "renameCollection",
+        "getLog",
     }
 )
 # What may define a view or update by a pipeline; ours have no place there.

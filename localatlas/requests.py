@@ -8,7 +8,9 @@ from typing import Any
 
 from localatlas.definition import Definition, parse_definition
 from localatlas.errors import (
+    IDL_FIELD_MISSING,
     IDL_UNKNOWN_FIELD,
+    INVALID_NAMESPACE,
     INVALID_OPTIONS,
     OPERATION_NOT_SUPPORTED_IN_TRANSACTION,
     TYPE_MISMATCH,
@@ -17,9 +19,6 @@ from localatlas.errors import (
     unsupported,
 )
 from localatlas.reader import MalformedError, Reader
-
-IDL_FIELD_MISSING = 40414
-INVALID_NAMESPACE = 73
 
 # What any command may carry besides its own fields.
 _GENERIC = frozenset(

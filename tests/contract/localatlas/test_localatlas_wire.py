@@ -325,3 +325,9 @@ def test_five_hundred_idle_and_fifty_busy_connections(
     finally:
         for one in idle:
             one.socket.close()
+
+
+def test_connections_are_no_startup_warnings(database: Database[Any]) -> None:
+    reply = database.client.admin.command("getLog", "startupWarnings")
+
+    assert reply["log"] == []
