@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from pymongo.errors import OperationFailure
 
 from faces.database import Db, translate
-from faces.errors import Conflict, DeadlineExceeded, LeaseLost
+from faces.errors import Conflict, DatabaseUnavailable, DeadlineExceeded, LeaseLost
 from faces.leases import Holder, Lease, Leases
 from faces.records import ActiveModel
 from faces.store_models import ModelStore
@@ -192,7 +192,12 @@ class Runner:
 
         def renew() -> None:
             while not done.wait(LEASE_S / 3):
-                lease.renew()
+                try:
+                    lease.renew()
+                except LeaseLost:
+                    return
+                except DatabaseUnavailable:
+                    continue  # the next renewal may come through
 
         thread = threading.Thread(target=renew, name="lease", daemon=True)
         thread.start()
@@ -201,4 +206,5 @@ class Runner:
         finally:
             done.set()
             thread.join()
-            lease.release()
+            with contextlib.suppress(DatabaseUnavailable):  # it runs out by itself
+                lease.release()

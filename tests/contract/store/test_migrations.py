@@ -13,8 +13,8 @@ import pytest
 from pymongo import WriteConcern
 
 from faces.database import FACES, MIGRATIONS, OWN_COLLECTIONS, Db
-from faces.errors import Conflict, DeadlineExceeded, LeaseLost
-from faces.leases import Holder, Leases
+from faces.errors import Conflict, DatabaseUnavailable, DeadlineExceeded, LeaseLost
+from faces.leases import Holder, Lease, Leases
 from faces.store import Store
 from faces.watch import IndexState, list_indexes
 from migrations import indexes
@@ -174,6 +174,23 @@ class TestTwoAtOnce:
             runner(fresh).lease(wait_s=0.1),
         ):
             pass
+
+    def test_its_lease_is_renewed_again_after_a_database_that_was_away(
+        self, fresh: Db, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        renewed, real = threading.Event(), Lease.renew
+        away = iter([True])
+
+        def renew(lease: Lease) -> None:
+            if next(away, False):
+                raise DatabaseUnavailable("away")
+            real(lease)
+            renewed.set()
+
+        monkeypatch.setattr(runner_module, "LEASE_S", 0.3)
+        monkeypatch.setattr(Lease, "renew", renew)
+        with runner(fresh).lease():
+            assert renewed.wait(SECONDS)
 
 
 class TestDrift:
