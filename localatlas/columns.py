@@ -131,7 +131,7 @@ class Column:
 
     def compact(self, new_rows: NDArray[np.int32]) -> Column:
         """Return the column without the rows whose new number is -1."""
-        packed = Column(self.path)
+        packed = type(self)(self.path)
         packed.present = _renumbered(self.present, new_rows)
         packed.nulls = _renumbered(self.nulls, new_rows)
         for family, arrays in self.families.items():
@@ -232,6 +232,15 @@ class Column:
         mask[rows[hit]] = True
 
 
+class Nulls(Column):
+    """The rows with a null at a path that is no filter field, which a filter may still ask for."""
+
+    def add(self, row: int, document: Mapping[str, Any]) -> None:
+        """Take up whether `document` holds a null at the path."""
+        if any(map(_holds_null, reach(document, self._keys))):
+            self.nulls.append(row)
+
+
 DTYPES: dict[str, tuple[type[np.generic], ...]] = {
     "integer": (np.int64,),
     "double": (np.float64,),
@@ -290,6 +299,13 @@ def _elements(value: object) -> Iterator[object]:
             yield from _elements(element)
     else:
         yield value
+
+
+def _holds_null(value: object) -> bool:
+    if not isinstance(value, list):
+        return value is None
+    kinds = set(map(type, value))
+    return type(None) in kinds or (list in kinds and any(map(_holds_null, value)))
 
 
 def _cut(text: str) -> str:

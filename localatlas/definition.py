@@ -71,6 +71,14 @@ class Definition:
         """The paths of the filter fields, in the order of the definition."""
         return tuple(field.path for field in self.fields if isinstance(field, FilterField))
 
+    @property
+    def nulls(self) -> tuple[str, ...]:
+        """The other paths whose nulls a query may filter by: vector fields, and above any field."""
+        keys = [field.path.split(".") for field in self.fields]
+        above = {".".join(each[:depth]) for each in keys for depth in range(1, len(each))}
+        vectors = {field.path for field in self.vectors}
+        return tuple(sorted((above | vectors) - set(self.filters)))
+
     def is_nested(self, path: str) -> bool:
         """Whether `path` lies under the nested root."""
         return self.nested_root is not None and path.startswith(self.nested_root + ".")

@@ -50,11 +50,12 @@ class VectorIndex:
     def __init__(self, definition: Definition) -> None:
         self.definition = definition
         self._lock = threading.RLock()
-        fields, filters = definition.vectors, definition.filters
+        fields, filters, nulls = definition.vectors, definition.filters, definition.nulls
         crew = Crew()
         self._documents = Table(
             [field for field in fields if not definition.is_nested(field.path)],
             [path for path in filters if not definition.is_nested(path)],
+            [path for path in nulls if not definition.is_nested(path)],
             crew,
         )
         self._parts: Table | None = None
@@ -62,6 +63,7 @@ class VectorIndex:
             self._parts = Table(
                 [field for field in fields if definition.is_nested(field.path)],
                 [path for path in filters if definition.is_nested(path)],
+                [path for path in nulls if definition.is_nested(path)],
                 crew,
             )
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from localatlas.arrays import Growing, Mask
 from localatlas.bsonvectors import Vector, document_vector
-from localatlas.columns import Column, evaluate
+from localatlas.columns import Column, Nulls, evaluate
 from localatlas.crew import Crew
 from localatlas.definition import VectorField
 from localatlas.filters import Expression
@@ -51,12 +51,18 @@ class View:
 
 
 class Table:
-    """Rows with vectors of `fields` and filter values at the paths `filters`.
+    """Rows with vectors of `fields`, filter values at the paths `filters` and nulls at `nulls`.
 
     Not safe to use from two threads at once; a `View` is. `crew` shares in its searches.
     """
 
-    def __init__(self, fields: Sequence[VectorField], filters: Sequence[str], crew: Crew) -> None:
+    def __init__(
+        self,
+        fields: Sequence[VectorField],
+        filters: Sequence[str],
+        nulls: Sequence[str],
+        crew: Crew,
+    ) -> None:
         self._crew = crew
         self._fields = tuple(fields)
         self._starts: dict[object, int] = {}
@@ -67,6 +73,7 @@ class Table:
         self._dead = 0
         self._sets: dict[tuple[str, str], VectorSet] = {}
         self._columns = {path: Column(path) for path in filters}
+        self._columns |= {path: Nulls(path) for path in nulls}
 
     def __len__(self) -> int:
         return len(self._starts)
@@ -172,7 +179,7 @@ class Table:
                 held.extend(block)
             self._sets[path, kind] = held
         for path, frozen in contents.columns.items():
-            self._columns[path] = Column.thaw(path, frozen)
+            self._columns[path] = type(self._columns[path]).thaw(path, frozen)
         self._ids = contents.ids
         self._number()
 

@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from localatlas.ranking import Block
 from localatlas.vectors import DTYPES as VECTOR_DTYPES
 
-MAGIC = b"LAVECT02"
+MAGIC = b"LAVECT03"
 LEAD = struct.Struct("<8sII")
 # As documents are decoded for the index: dates of any year, UUIDs as binary.
 CODEC: CodecOptions[dict[str, Any]] = CodecOptions(

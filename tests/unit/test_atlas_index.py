@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 import threading
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -177,6 +178,26 @@ def test_a_null_needs_no_filter_field() -> None:
 
     assert ids(held, filter={"q": None}) == []
     assert ids(held, filter={"q": {"$ne": None}}) == [1]
+
+
+def test_a_null_is_found_at_vector_fields_and_above_any_field(tmp_path: Path) -> None:
+    fields = [*FIELDS, {"type": "filter", "path": "a.b.c"}]
+    held = VectorIndex(parse_definition({"fields": fields}, where=""))
+    nulls: list[dict[str, Any]] = [{"w": None}, {"a": None}, {"a": {"b": [[None]]}}, {"q": None}]
+    for n, one in enumerate([{}, *nulls]):
+        held.put({"_id": n, "v": [n, 0], **one})
+    held.put({"_id": 1, "v": [0, 1], "w": None})
+    held.save(tmp_path / "kept", {})
+    kept, _ = VectorIndex.load(tmp_path / "kept", held.definition)
+
+    for each in (held, kept):
+        assert ids(each, filter={"w": None}) == [1]
+        assert ids(each, filter={"w": {"$ne": None}}) == [0, 2, 3, 4]
+        assert ids(each, filter={"a": None}) == [2]
+        assert ids(each, filter={"a.b": None}) == [3]
+        assert ids(each, filter={"q": None}) == []
+        with pytest.raises(CommandError, match="Path 'w' needs to be indexed as filter"):
+            ids(each, filter={"w": 1})
 
 
 def test_stored_source_is_refused_by_name() -> None:
