@@ -16,6 +16,7 @@ from faces.database import JOB_FAILURES, JOBS, Document, translate
 from faces.errors import LeaseLost, LikenessError, StorageFull, Unavailable
 from faces.jobs import LEASE_S, MAX_ATTEMPTS, MAX_ERROR, UNSTOPPABLE, Jobs, lease_until
 from faces.leases import JOB_FENCE, Fence, Holder
+from faces.records import Job
 from faces.store import Store
 
 FLUSH_S = 0.5
@@ -162,13 +163,32 @@ def run_next(
     *,
     holder: Holder,
     stopping: threading.Event | None = None,
+    only: Document | None = None,
 ) -> bool:
-    """Whether there was a job of these kinds; `run_claimed` says what becomes of it."""
-    document = store.jobs.claim(tuple(handlers), holder)
+    """Whether there was a job of these kinds that is `only` as the filter says, and it was run.
+
+    `run_claimed` says what becomes of it.
+    """
+    document = store.jobs.claim(tuple(handlers), holder, only)
     if document is None:
         return False
-    run_claimed(store, document, handlers[document["kind"]], stopping=stopping)
+    outcome = run_claimed(store, document, handlers[document["kind"]], stopping=stopping)
+    if outcome != "lost":
+        _say(store.jobs.get(document["_id"]), outcome)
     return True
+
+
+def _say(job: Job, outcome: Outcome) -> None:
+    """One line in the worker's log of what became of a job."""
+    log = structlog.get_logger("likeness.jobs").bind(job_id=job.job_id, kind=job.kind)
+    counts = {name: count for name in _COUNTERS if (count := getattr(job, name))}
+    warning = (job.result or {}).get("warning")
+    if outcome == "failed" or (outcome == "queued" and job.last_error):
+        log.warning("job_ended", state=outcome, **counts, detail=job.last_error)
+    elif warning:
+        log.warning("job_ended", state=outcome, **counts, detail=warning)
+    else:
+        log.info("job_ended", state=outcome, **counts)
 
 
 def run_claimed(

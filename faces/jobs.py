@@ -200,17 +200,21 @@ class Jobs:
         rows = self._rows([{"$match": query}, {"$sort": {"_id": -1}}, {"$limit": 1}])
         return self._record(rows[0], self._presence.alive(WORKER)) if rows else None
 
-    def claimable(self, kinds: Collection[str]) -> bool:
+    def claimable(self, kinds: Collection[str], only: Document | None = None) -> bool:
         """Whether `claim` would find something for these kinds now."""
-        return any(_free(row) for row in self._open(kinds))
+        return any(_free(row) for row in self._open(kinds, only))
 
-    def claim(self, kinds: Collection[str], holder: Holder) -> Document | None:
+    def claim(
+        self, kinds: Collection[str], holder: Holder, only: Document | None = None
+    ) -> Document | None:
         """The oldest job of these kinds that nobody works on, now held by `holder`; or None.
+
+        `only` is a filter that it has to pass.
 
         A running job is taken over when its lease ran out, or at once when its holder was a
         process of this machine that died.
         """
-        for row in self._open(kinds):
+        for row in self._open(kinds, only):
             if not _free(row):
                 continue
             if row["attempts"] >= MAX_ATTEMPTS and row["kind"] not in UNSTOPPABLE:
@@ -275,9 +279,11 @@ class Jobs:
                 [{"$set": update}, {"$unset": "holder"}],
             )
 
-    def _open(self, kinds: Collection[str]) -> list[Document]:
+    def _open(self, kinds: Collection[str], only: Document | None) -> list[Document]:
         query = {"kind": {"$in": sorted(kinds)}, "state": {"$in": ["queued", "running"]}}
-        return self._rows([{"$match": query}, {"$sort": {"_id": 1}}, {"$limit": 200}])
+        return self._rows(
+            [{"$match": {**query, **(only or {})}}, {"$sort": {"_id": 1}}, {"$limit": 200}]
+        )
 
     def _rows(self, stages: list[Document]) -> list[Document]:
         with translate():

@@ -63,6 +63,7 @@ def _parser() -> argparse.ArgumentParser:
     audit.set_defaults(command=_audit, folder=None, source_name=None)
     work = commands.add_parser("work", help="run the waiting jobs of one lane (started by run)")
     work.add_argument("--lane", choices=("long", "short"), required=True)
+    work.add_argument("--source", help="the name of the source whose jobs it does")
     work.set_defaults(command=_work)
     return parser
 
@@ -80,7 +81,7 @@ def _work(arguments: argparse.Namespace) -> int:
     from indexer.work import work
 
     log.configure()
-    return work(load(), arguments.lane)
+    return work(load(), arguments.lane, arguments.source)
 
 
 def _once(arguments: argparse.Namespace) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import datetime as dt
 import threading
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -12,12 +13,17 @@ from faces.job_run import Cancelled, Handler, JobRun, PutBack, run_next
 from faces.leases import Holder
 from faces.settings import Settings
 from indexer.progress import Tally
+from indexer.reconcile import held_back
 from indexer.run import LeaseHeld, Run, open_run
 
 LONG = "long"
 SHORT = "short"
 HELD_WAIT_S = 5.0
 SYNCS_A_PAGE = 50
+UNFIT_S = dt.timedelta(seconds=3)
+"""So long a job that names no source waits for the worker of its collection."""
+UNCLAIMED_S = dt.timedelta(days=1)
+"""So long a job of a source waits for a worker that has it."""
 
 
 def handlers(settings: Settings, lane: str) -> Mapping[str, Handler]:
@@ -34,6 +40,25 @@ def handlers(settings: Settings, lane: str) -> Mapping[str, Handler]:
     }
 
 
+def own_jobs(settings: Settings, source: str | None) -> dict[str, Any]:
+    """A filter of the jobs that this process may take: those of other sources have their workers.
+
+    What no worker takes is taken after a while by any of them, which says why it cannot do it.
+    """
+    now = dt.datetime.now(dt.UTC)
+    free: list[dict[str, Any]] = [
+        {"kind": {"$nin": ["backfill", "sync"]}},
+        {"params.source": None, "created_at": {"$lt": now - UNFIT_S}},
+        {"created_at": {"$lt": now - UNCLAIMED_S}},
+    ]
+    if source is not None:
+        free += [
+            {"params.source": source},
+            {"params.source": None, "collection": {"$in": [None, settings.cms_collection]}},
+        ]
+    return {"$or": free}
+
+
 def backfill(run: JobRun, settings: Settings) -> Mapping[str, Any]:
     """A whole reconcile of the configured source, resumed at the page that was not finished."""
     _check_collection(run, settings)
@@ -47,11 +72,14 @@ def backfill(run: JobRun, settings: Settings) -> Mapping[str, Any]:
             cursor=run.cursor,
             tally=tally,
             dry=dry,
-            between=lambda: _waiting_syncs(run, opened, halt),
+            between=lambda: _waiting_syncs(run, settings, opened, halt),
         )
         report.raise_ended()
         run.check()
-        return {"source": opened.name, "dry_run": dry, **outcome.result()}
+        result = {"source": opened.name, "dry_run": dry, **outcome.result()}
+        if outcome.held_back:
+            result["warning"] = held_back(outcome.held_back, settings.index_max_delete_ratio)
+        return result
 
 
 def sync(run: JobRun, settings: Settings) -> Mapping[str, Any]:
@@ -73,12 +101,15 @@ def _sync(run: JobRun, opened: Run, halt: threading.Event) -> Mapping[str, Any]:
     return {"source": opened.name, **tally.counts()}
 
 
-def _waiting_syncs(run: JobRun, opened: Run, halt: threading.Event) -> None:
+def _waiting_syncs(run: JobRun, settings: Settings, opened: Run, halt: threading.Event) -> None:
     """Runs the events that came in during a long reconcile, between two of its pages."""
     table: Mapping[str, Handler] = {"sync": lambda inner: _sync(inner, opened, halt)}
     holder = Holder.this_process("long")
     for _ in range(SYNCS_A_PAGE):
-        if halt.is_set() or not run_next(run.store, table, holder=holder, stopping=run.stopping):
+        if halt.is_set():
+            return
+        only = own_jobs(settings, opened.name)
+        if not run_next(run.store, table, holder=holder, stopping=run.stopping, only=only):
             return
 
 
@@ -178,7 +209,10 @@ def _opened(run: JobRun, settings: Settings, halt: threading.Event) -> Iterator[
 
 def _check_source(run: JobRun, opened: Run) -> None:
     if run.params.get("source") not in (None, opened.name):
-        raise ConfigError("This job is for a source that this worker does not have.")
+        raise ConfigError(
+            f"This job is for the source {run.params['source']}, and the worker has"
+            f" {opened.name}: start one with that CMS_SOURCE_NAME, or ask again."
+        )
 
 
 def _check_collection(run: JobRun, settings: Settings) -> None:

@@ -32,9 +32,15 @@ class Lanes:
     """Starts a child for each lane that has something to do; not thread-safe."""
 
     def __init__(
-        self, lanes: Sequence[Lane], *, clock: Callable[[], float] = time.monotonic
+        self,
+        lanes: Sequence[Lane],
+        *,
+        source: str | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        """`source` is the name of the one whose jobs the children do."""
         self._lanes = lanes
+        self._source = source
         self._clock = clock
         self._starter = processes.Starter()
         self._log = structlog.get_logger("likeness.worker")
@@ -60,8 +66,9 @@ class Lanes:
                 lane.child = self._starter.start(functools.partial(self._child, lane.name))
 
     def _child(self, name: str) -> subprocess.Popen[bytes]:
+        source = [] if self._source is None else [f"--source={self._source}"]
         return processes.start(
-            [sys.executable, "-m", "indexer", "work", "--lane", name],
+            [sys.executable, "-m", "indexer", "work", "--lane", name, *source],
             on_parent_death=signal.SIGTERM,
         )
 

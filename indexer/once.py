@@ -38,6 +38,7 @@ class Once:
         self._console = Console(stream)
         self._outcome: Outcome | None = None
         self._error: Exception | None = None
+        self._conflict: str | None = None
 
     def run(self, *, allow_deletes: bool, deadline_s: float | None) -> Said | None:
         """What the run has to say, or None when another process holds the source's lease.
@@ -78,19 +79,28 @@ class Once:
             report = Both(self._console, JobReport(run, self._stopping))
             try:
                 self._outcome = opened.reconcile(report=report, allow_deletes=allow_deletes)
+                self._conflict = report.conflict
                 report.job.raise_ended()
             except Exception as error:
                 self._error, self._outcome = error, None
                 raise
             if not self._outcome.complete:
                 raise Cancelled
-            return {"source": opened.name, **self._outcome.result()}
+            result = {"source": opened.name, **self._outcome.result()}
+            if self._outcome.held_back:
+                result["warning"] = self._held_back(self._outcome)
+            return result
 
         run_claimed(store, document, handler)
 
+    def _held_back(self, outcome: Outcome) -> str:
+        return held_back(outcome.held_back, self._settings.index_max_delete_ratio)
+
     def _warnings(self, outcome: Outcome) -> Iterator[str]:
         if outcome.held_back:
-            yield held_back(outcome.held_back, self._settings.index_max_delete_ratio)
+            yield self._held_back(outcome)
+        if self._conflict is not None:
+            yield f"{outcome.tally.conflicts} pictures were left out: {self._conflict}"
         if not outcome.complete:
             yield "stopped before the end; the next run goes on."
 
@@ -101,6 +111,8 @@ class Both:
     def __init__(self, console: Console, job: JobReport) -> None:
         self._console = console
         self.job = job
+        self.conflict: str | None = None
+        """What to say of the first id that another source owns."""
 
     def step(self, tally: Tally) -> None:
         """Pass on."""
@@ -109,6 +121,8 @@ class Both:
 
     def failure(self, key: str, reason: str, detail: str) -> None:
         """Pass on."""
+        if reason == "conflict" and self.conflict is None:
+            self.conflict = detail
         self.job.failure(key, reason, detail)
 
     def page(self, cursor: str | None, tally: Tally) -> None:

@@ -80,4 +80,6 @@ def _job(job: Job) -> str:
         text += f", waiting for a {job.waiting_for}"
     if job.last_error:
         text += f": {job.last_error}"
+    if job.result and job.result.get("warning"):
+        text += f": {job.result['warning']}"
     return text

@@ -9,7 +9,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from faces.database import connect, database
@@ -18,7 +18,7 @@ from faces.job_run import Handler, JobRun, run_next
 from faces.leases import Holder
 from faces.settings import Settings
 from faces.store import Store
-from indexer.handlers import handlers
+from indexer.handlers import handlers, own_jobs
 
 LINGER_S = 10.0
 """A child stays for so long after its last job: events of a CMS come in bursts."""
@@ -28,7 +28,7 @@ POLITE = 10
 """Under INDEXER_EMBEDDED the web process next door goes first."""
 
 
-def work(settings: Settings, lane: str) -> int:
+def work(settings: Settings, lane: str, source: str | None) -> int:
     """Exit status 0 when the lane is empty or the process was asked to stop."""
     stopping = threading.Event()
     for signum in (signal.SIGTERM, signal.SIGINT):
@@ -37,7 +37,13 @@ def work(settings: Settings, lane: str) -> int:
         os.nice(POLITE)
     client = connect(settings, "worker")
     store = Store(database(client, settings))
-    batch = Batch(store, handlers(settings, lane), Holder.this_process(lane), stopping)
+    batch = Batch(
+        store,
+        handlers(settings, lane),
+        Holder.this_process(lane),
+        stopping,
+        lambda: own_jobs(settings, source),
+    )
     thread = threading.Thread(target=batch.run, name="batch", daemon=True)
     thread.start()
     while thread.is_alive() and not stopping.wait(0.1):
@@ -58,7 +64,10 @@ class Batch:
         table: Mapping[str, Handler],
         holder: Holder,
         stopping: threading.Event,
+        only: Callable[[], dict[str, Any]],
     ) -> None:
+        """`only` is what a job has to be, as a filter."""
+        self._only = only
         self._store = store
         self._table = {kind: self._noted(handler) for kind, handler in table.items()}
         self._holder = holder
@@ -71,7 +80,11 @@ class Batch:
         while not self._stopping.is_set() and time.monotonic() - idle_since < LINGER_S:
             try:
                 ran = run_next(
-                    self._store, self._table, holder=self._holder, stopping=self._stopping
+                    self._store,
+                    self._table,
+                    holder=self._holder,
+                    stopping=self._stopping,
+                    only=self._only(),
                 )
             except DatabaseUnavailable:
                 ran = False  # the parent sees it too; a child that finds nothing ends soon

@@ -13,13 +13,14 @@ import structlog
 from faces import canary
 from faces.database import connect, database
 from faces.errors import ConfigError, DatabaseUnavailable, IndexNotReady, LikenessError
+from faces.job_history import last_success, unfinished
 from faces.leases import Holder
 from faces.models.cards import CARDS
 from faces.models.files import encoder_path
 from faces.settings import Settings
 from faces.store import Store
 from indexer import schedule
-from indexer.handlers import LONG, SHORT
+from indexer.handlers import LONG, SHORT, own_jobs
 from indexer.lanes import Lane, Lanes
 from indexer.wiring import name_of, source_of
 
@@ -42,7 +43,8 @@ class Worker:
         self._log = structlog.get_logger("likeness.worker")
         self._trigger = schedule.parse(settings.index_schedule)
         self._source = _source_name(settings)
-        self._lanes = Lanes([Lane(LONG, LONG_KINDS), Lane(SHORT, _short_kinds())])
+        lanes = [Lane(LONG, LONG_KINDS), Lane(SHORT, _short_kinds())]
+        self._lanes = Lanes(lanes, source=self._source)
         self._away = False
         self._owed = threading.Event()
 
@@ -85,7 +87,9 @@ class Worker:
 
     def _look(self) -> None:
         def claimable(kinds: Sequence[str]) -> bool:
-            return not self._stopping.is_set() and self._store.jobs.claimable(kinds)
+            return not self._stopping.is_set() and self._store.jobs.claimable(
+                kinds, own_jobs(self._settings, self._source)
+            )
 
         self._lanes.tend(claimable)
 
@@ -114,25 +118,22 @@ class Worker:
 
     def _due_now(self) -> None:
         """Ask for a reconcile, unless one is waiting or under way."""
-        collection = self._settings.cms_collection
-        if self._store.jobs.active("backfill", collection) is None:
+        self._ask(under_way=True)
+
+    def _ask(self, *, under_way: bool) -> None:
+        """Ask for a reconcile, unless one is waiting, or with `under_way` also being done."""
+        collection, jobs = self._settings.cms_collection, self._store.jobs
+        if not unfinished(
+            self._store.db, "backfill", self._source, collection, under_way=under_way
+        ):
             params = {"source": self._source, "trigger": "schedule"}
-            self._store.jobs.enqueue("backfill", collection, params)
+            jobs.enqueue("backfill", collection, params)
 
     def _catch_up(self) -> None:
         """Ask for the reconcile that a sleeping or restarting worker missed."""
-        due = schedule.last_due(self._trigger, dt.datetime.now(dt.UTC))
-        last = self._last_run()
-        if last is None or (due is not None and last < due):
+        last = last_success(self._store.db, "backfill", self._source)
+        if last is None or schedule.missed(self._trigger, last, dt.datetime.now(dt.UTC)):
             self._due_now()
-
-    def _last_run(self) -> dt.datetime | None:
-        """When the latest whole reconcile of the source began."""
-        for job in self._store.jobs.page(200, None).items:
-            source = job.params.get("source", self._source)
-            if job.kind == "backfill" and source == self._source and job.state == "succeeded":
-                return job.started_at
-        return None
 
     def _retries(self) -> None:
         """Ask for another try at failed items that are due, between the nightly runs."""
@@ -141,8 +142,10 @@ class Worker:
         collection, jobs = self._settings.cms_collection, self._store.jobs
         if not self._store.due_items(self._source, collection, limit=1):
             return
-        if jobs.active("backfill", collection) is None and jobs.active("sync", collection) is None:
-            jobs.enqueue("sync", collection, {"source": self._source, "due": True})
+        for kind in ("backfill", "sync"):
+            if unfinished(self._store.db, kind, self._source, collection, under_way=True):
+                return
+        jobs.enqueue("sync", collection, {"source": self._source, "due": True})
 
     def _live(self) -> None:
         """Follows the CMS's changes, with a client of its own that waits without a deadline."""
@@ -156,7 +159,8 @@ class Worker:
             id_field=self._settings.cms_field_id,
             name=self._source or "",
             collection=self._settings.cms_collection,
-            whole=self._due_now,
+            # A listing under way may be past what the stream missed: it takes one that begins now.
+            whole=lambda: self._ask(under_way=False),
             stopping=self._stopping,
         )
         follow(live, self._stopping, self._guard)

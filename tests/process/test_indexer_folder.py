@@ -87,6 +87,7 @@ def test_an_id_that_another_source_owns_is_a_recorded_conflict(
     before = index.state()
     said = index.once("--folder", str(folder), "--source-name", "second")
     assert f"{len(jpegs(folder))} with an id that another source owns" in said
+    assert "CMS_SOURCE_NAME=first" in said, "it says what to do about it"
     assert index.state() == before
 
 

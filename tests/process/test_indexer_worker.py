@@ -135,6 +135,30 @@ def test_single_items_follow_the_cms_hook(
     assert set(index.media()) == {"0.jpg", "2.jpg", "3.jpg", "new.jpg"}
 
 
+def test_each_of_two_sources_has_its_own_worker(
+    index: Index, folder: Path, run: Callable[..., subprocess.Popen[str]], tmp_path: Path
+) -> None:
+    desk = tmp_path / "desk"
+    desk.mkdir()
+    shutil.copy(folder / "0.jpg", desk / "a.jpg")
+    other = {"CMS_FOLDER": str(desk), "CMS_SOURCE_NAME": "desk"}
+    workers = [run(), run(**other)]
+    eventually(lambda: len(index.media(source="press")) == 4, what="press was not caught up")
+    eventually(lambda: len(index.media(source="desk")) == 1, what="desk was not caught up")
+    shutil.copy(folder / "1.jpg", desk / "b.jpg")
+    (folder / "3.jpg").unlink()
+    for source, key in (("desk", "b.jpg"), ("press", "3.jpg")):
+        index.store.jobs.enqueue("sync", "default", {"source": source, "changed": [key]})
+    eventually(lambda: len(index.media(source="desk")) == 2)
+    eventually(lambda: len(index.media(source="press")) == 3)
+    assert index.db.likeness_jobs.count_documents({"state": "failed"}) == 0
+    for worker in workers:
+        worker.terminate()
+    logs = [worker.communicate(timeout=60)[1] for worker in workers]
+    # What was done is said, a line a job.
+    assert all('"event": "job_ended"' in log and '"faces": ' in log for log in logs)
+
+
 def test_nothing_survives_the_worker_and_the_next_one_resumes(
     index: Index, folder: Path, run: Callable[..., subprocess.Popen[str]]
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import subprocess
 import sys
 import threading
@@ -12,11 +13,14 @@ import pytest
 
 from faces.database import JOBS, LEASES, Db
 from faces.errors import Conflict, DatabaseUnavailable, LeaseLost, NotFound
+from faces.job_history import last_success, unfinished
 from faces.job_run import JobRun, run_claimed, run_next
 from faces.jobs import MAX_ATTEMPTS
 from faces.leases import Holder, Leases
 from faces.presence import WORKER, Presence
+from faces.settings import Settings
 from faces.store import Store
+from indexer.handlers import own_jobs
 
 HERE = Holder.this_process("worker")
 AWAY = Holder("another-machine", 1, 1)
@@ -276,3 +280,70 @@ class TestLists:
         assert not presence.alive(WORKER)
         presence.beat(dead_holder())
         assert presence.processes() == []
+
+
+class TestSources:
+    """Jobs of several sources, each with a worker of its own."""
+
+    @staticmethod
+    def settings(collection: str) -> Settings:
+        return Settings(cms_collection=collection)
+
+    def test_a_worker_takes_its_own_sources_jobs(self, store: Store, db: Db) -> None:
+        mine, others, anyones, elsewhere, erase = (
+            store.jobs.enqueue(kind, collection, params)
+            for kind, collection, params in (
+                ("backfill", "default", {"source": "a"}),
+                ("backfill", "default", {"source": "b"}),
+                ("sync", "default", {}),
+                ("backfill", "press", {}),
+                ("erase", "press", {}),
+            )
+        )
+
+        def taken(source: str | None, collection: str = "default") -> set[str]:
+            kinds = ("backfill", "sync", "erase")
+            only = own_jobs(self.settings(collection), source)
+            found = set()
+            while (claimed := store.jobs.claim(kinds, HERE, only)) is not None:
+                found.add(claimed["_id"])
+            db[JOBS].update_many({}, {"$set": {"state": "queued", "expires_ms": 0}})
+            return found
+
+        assert taken("a") == {mine, anyones, erase}
+        assert taken("b") == {others, anyones, erase}
+        assert taken("c", "press") == {elsewhere, erase}
+        assert taken(None) == {erase}
+        # What no worker is there for is not left lying: some worker takes it and says why it fails.
+        ago = dt.datetime.now(dt.UTC) - dt.timedelta(seconds=5)
+        db[JOBS].update_many({}, {"$set": {"created_at": ago}})
+        assert taken(None) == {anyones, elsewhere, erase}
+        db[JOBS].update_many({}, {"$set": {"created_at": ago - dt.timedelta(days=1)}})
+        assert taken(None) == {mine, others, anyones, elsewhere, erase}
+
+    def test_what_is_still_to_be_done_for_a_source_is_known(self, store: Store, db: Db) -> None:
+        def waits(source: str, *, under_way: bool = True) -> bool:
+            return unfinished(db, "backfill", source, "default", under_way=under_way)
+
+        store.jobs.enqueue("backfill", "default", {"source": "a", "dry_run": True})
+        store.jobs.enqueue("backfill", "press", {})
+        assert not waits("a")
+        store.jobs.enqueue("backfill", "default", {"source": "a"})
+        assert waits("a")
+        assert not waits("b")
+        assert waits("a", under_way=False)
+        assert store.jobs.claim(["backfill"], HERE, {"params": {"source": "a"}}) is not None
+        assert waits("a")
+        assert not waits("a", under_way=False), "one under way may be past what changed"
+
+    def test_the_last_success_is_a_whole_runs(self, store: Store, db: Db) -> None:
+        assert last_success(db, "backfill", "a") is None
+        for source, dry in (("a", False), ("b", False), ("a", True)):
+            store.jobs.enqueue("backfill", "default", {})
+            assert run_next(
+                store,
+                {"backfill": lambda run, s=source, d=dry: {"source": s, "dry_run": d}},  # type: ignore[misc]
+                holder=HERE,
+            )
+        first = min(job.started_at for job in store.jobs.page(9, None).items if job.started_at)
+        assert last_success(db, "backfill", "a") == first
