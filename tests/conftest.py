@@ -17,12 +17,18 @@ from pymongo import MongoClient
 from pymongo.database import Database
 
 from faces.settings import Settings
+from tests.overhearing import Overhearing
 
 ROOT = Path(__file__).resolve().parent.parent
 # How long an example takes says more about the machine than about the code.
 hypothesis.settings.register_profile("likeness", deadline=None)
 hypothesis.settings.load_profile("likeness")
 FETCH = "run `python -m faces.models fetch --samples`, or make test"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Listen to everything that is said, for private values: see tests/overhearing.py."""
+    config.pluginmanager.register(Overhearing(), "overhearing")
 
 
 @pytest.fixture(scope="session", autouse=True)

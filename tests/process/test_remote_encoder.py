@@ -22,9 +22,10 @@ import pytest
 from faces import processes
 from faces.loading import load_pipeline
 from faces.settings import Settings
+from tests.private import MARK
 
 ROOT = Path(__file__).parents[2]
-KEY = "an-encoder-key-of-its-own-0123456789"
+KEY = f"{MARK}-an-encoder-key-of-its-own"
 MODEL = "facenet128-int8"
 
 

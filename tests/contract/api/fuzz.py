@@ -15,7 +15,9 @@ import sys
 import tempfile
 from pathlib import Path
 
-KEY = "a-key-for-fuzzing"
+from tests.private import MARK
+
+KEY = f"{MARK}-key-for-fuzzing"
 ROOT = Path(__file__).resolve().parents[3]
 
 

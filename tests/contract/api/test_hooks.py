@@ -13,10 +13,11 @@ import pytest
 
 from app.keys import entry
 from tests.contract.api.conftest import Service, Start
+from tests.private import MARK
 
 pytestmark = pytest.mark.xdist_group("api")
 Check = Callable[..., dict[str, object]]
-SECRET = "between us"
+SECRET = f"{MARK} between us"
 EVENT = {"event": "changed", "source_key": "65f0c2"}
 
 

@@ -13,10 +13,13 @@ import httpx2
 import pytest
 
 from tests.contract.api.conftest import ROOT, Service, Start
+from tests.private import MARK
 
 pytestmark = pytest.mark.xdist_group("api")
 Check = Callable[..., dict[str, object]]
-KEYS = {name: secrets.token_urlsafe(24) for name in ("search", "index", "admin", "bound")}
+KEYS = {
+    name: f"{MARK}-{secrets.token_urlsafe(24)}" for name in ("search", "index", "admin", "bound")
+}
 NOBODY = "00000000-0000-4000-8000-000000000000"
 
 

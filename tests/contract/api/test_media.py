@@ -13,10 +13,12 @@ import httpx2
 import pytest
 
 from tests.contract.api.conftest import until_searchable
+from tests.private import MARK
 
 pytestmark = pytest.mark.xdist_group("api")
 Check = Callable[..., dict[str, object]]
 UUID = "00000000-0000-4000-8000-000000000000"
+ADA = f"Ada {MARK}"
 
 
 @pytest.fixture(scope="session")
@@ -354,16 +356,16 @@ def test_people_get_faces_and_lose_them(
 ) -> None:
     base = f"/v1/collections/{collection}/subjects"
     face = put(client, collection, "m", madonna).json()["faces"][0]["face_id"]
-    made = client.post(base, json={"subject_id": "s:1", "name": "Ada", "metadata": {"a": 1}})
+    made = client.post(base, json={"subject_id": "s:1", "name": ADA, "metadata": {"a": 1}})
     assert made.status_code == 201, made.text
-    problem(client.post(base, json={"subject_id": "s:1", "name": "Ada"}), 409, "conflict")
+    problem(client.post(base, json={"subject_id": "s:1", "name": ADA}), 409, "conflict")
     assigned = client.post(f"{base}/s:1/faces", json={"face_ids": [face]})
     assert assigned.json() == {"subject_id": "s:1", "faces_assigned": 1}
     assert client.get(f"{base}/s:1").json()["face_count"] == 1
     assert [p["media_id"] for p in client.get(f"{base}/s:1/media").json()["items"]] == ["m"]
-    assert [s["name"] for s in client.get(f"{base}?q=Ad").json()["items"]] == ["Ada"]
+    assert [s["name"] for s in client.get(f"{base}?q=Ad").json()["items"]] == [ADA]
     assert client.get(f"{base}?q=Bo").json()["items"] == []
-    assert client.patch(f"{base}/s:1", json={"name": "Eve"}).json()["name"] == "Eve"
+    assert client.patch(f"{base}/s:1", json={"name": f"Eve {MARK}"}).json()["name"] == f"Eve {MARK}"
     removed = client.request("DELETE", f"{base}/s:1/faces", json={"face_ids": [face]})
     assert removed.json() == {"subject_id": "s:1", "faces_unassigned": 1}
     client.post(f"{base}/s:1/faces", json={"face_ids": [face]})

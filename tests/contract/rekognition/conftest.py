@@ -11,12 +11,13 @@ import botocore.session
 import pytest
 
 from tests.contract.api import conftest as api
+from tests.private import MARK
 
 KEYS = {
-    "AKADMIN": ("admin-secret-0", "admin"),
-    "AKINDEX": ("index-secret-0", "index"),
-    "AKSEARCH": ("search-secret-0", "search"),
-    "AKBOUND": ("bound-secret-0", "admin:bound-one+bound-two"),
+    "AKADMIN": (f"{MARK}-admin-secret", "admin"),
+    "AKINDEX": (f"{MARK}-index-secret", "index"),
+    "AKSEARCH": (f"{MARK}-search-secret", "search"),
+    "AKBOUND": (f"{MARK}-bound-secret", "admin:bound-one+bound-two"),
 }
 Rekognition = Any
 Speak = Callable[..., Rekognition]

@@ -409,7 +409,7 @@ def test_what_clients_should_try_again_has_a_name_that_they_retry(
 ) -> None:
     bare = start(
         MODEL_DIR=str(tmp_path),
-        AWS_DIALECT_KEYS="AKADMIN:admin-secret-0:admin",
+        AWS_DIALECT_KEYS=f"AKADMIN:{KEYS['AKADMIN'][0]}:admin",
         RATE_LIMIT_PER_KEY="3/minute",
         **migrated,
     )

@@ -14,7 +14,7 @@ import pytest
 from botocore.exceptions import ClientError
 
 from tests.contract.api.conftest import ROOT, Service, Start
-from tests.contract.rekognition.conftest import client_for
+from tests.contract.rekognition.conftest import KEYS, client_for
 
 pytestmark = pytest.mark.xdist_group("rekognition")
 Rekognition = Any
@@ -59,7 +59,10 @@ def archive(
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    keys = "AKADMIN:admin-secret-0:admin,AKBOUND:bound-secret-0:search:elsewhere"
+    keys = ",".join(
+        f"{key}:{KEYS[key][0]}:{rights}"
+        for key, rights in (("AKADMIN", "admin"), ("AKBOUND", "search:elsewhere"))
+    )
     return start("/readyz", AWS_DIALECT_KEYS=keys, **env)
 
 
