@@ -101,6 +101,12 @@ class Once:
             yield self._held_back(outcome)
         if self._conflict is not None:
             yield f"{outcome.tally.conflicts} pictures were left out: {self._conflict}"
+        if outcome.repeated:
+            yield (
+                f"{outcome.repeated} entries of the listing had an id that was listed already, and"
+                " of each id one picture is kept: if CMS_FIELD_ID names a field that is not"
+                " unique, name another."
+            )
         if not outcome.complete:
             yield "stopped before the end; the next run goes on."
 

@@ -39,12 +39,14 @@ _NOTHING_TO_DO: Mapping[str, Ending] = {"skip": "unchanged", "wait": "waiting", 
 class Outcome:
     """What a run did. `complete` is false when it was stopped before the end of the listing.
 
-    `held_back` counts the deletions that the brake prevented.
+    `held_back` counts the deletions that the brake prevented, `repeated` the entries whose id had
+    been listed already.
     """
 
     tally: Tally
     complete: bool
     held_back: int = 0
+    repeated: int = 0
 
     def result(self) -> dict[str, int | bool]:
         """As a job's result."""
@@ -52,6 +54,7 @@ class Outcome:
             **self.tally.counts(),
             "complete": self.complete,
             "held_back": self.held_back,
+            **({"repeated": self.repeated} if self.repeated else {}),
         }
 
 
@@ -153,7 +156,12 @@ class Reconciler:
             held_back = self._held + self._delete_missing(started)
         finally:
             self._crew.close()
-        return Outcome(self._tally, complete=not self._stopping.is_set(), held_back=held_back)
+        return Outcome(
+            self._tally,
+            complete=not self._stopping.is_set(),
+            held_back=held_back,
+            repeated=self._seen.repeated() if whole else 0,
+        )
 
     def _tasks(self, cursor: str | None) -> Iterator[tuple[_Page, Task]]:
         """What has to be done, page by page; the next page is read while the crew is at work."""
@@ -331,10 +339,18 @@ class Seen:
         self._sorted = None
 
     def __contains__(self, key: str) -> bool:
+        known = self._unique()
+        at = int(np.searchsorted(known, _hash(key)))
+        return at < len(known) and int(known[at]) == _hash(key)
+
+    def repeated(self) -> int:
+        """How many of the keys had been there already."""
+        return len(self._hashes) - len(self._unique())
+
+    def _unique(self) -> np.ndarray:
         if self._sorted is None:
             self._sorted = np.unique(np.frombuffer(self._hashes, np.uint64))
-        at = int(np.searchsorted(self._sorted, _hash(key)))
-        return at < len(self._sorted) and int(self._sorted[at]) == _hash(key)
+        return self._sorted
 
 
 def _hash(key: str) -> int:

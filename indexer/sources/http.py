@@ -110,7 +110,9 @@ class HttpSource:
                     ) from error
             except FetchError as error:
                 raise SourceUnreadable(
-                    "CMS_HTTP_URL leads to an address that may not be fetched."
+                    "CMS_HTTP_URL leads to an address that may not be fetched: it may redirect"
+                    " within its own origin only, and an address of your own network has to be"
+                    " written as such, with its port. Nothing was deleted."
                 ) from error
         try:
             page = json.loads(fetched.body)

@@ -72,6 +72,17 @@ def test_a_paged_listing_is_followed_and_what_it_drops_goes(index: Index, media:
     assert media.requests[-1][1]["If-None-Match"]
 
 
+def test_an_id_that_is_listed_twice_and_a_source_that_moves_are_said(
+    index: Index, media: Server
+) -> None:
+    media.behaviours["/list"] = listing([*items(0, 1, 2), *items(0)])
+    assert "1 entries of the listing had an id" in index.once()
+    before = index.state()
+    said = index.once(status=1, CMS_COLLECTION="other")
+    assert "CMS_COLLECTION=default" in said
+    assert index.state() == before
+
+
 def test_a_listing_that_breaks_off_in_the_middle_deletes_nothing(
     index: Index, media: Server
 ) -> None:

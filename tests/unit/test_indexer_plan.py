@@ -225,6 +225,7 @@ def test_seen_keys_are_exactly_those_added(first: set[str], second: set[str]) ->
     seen.add(second)
     assert all(key in seen for key in first | second)
     assert not any(f"{key}\0other" in seen for key in first | second)
+    assert seen.repeated() == len(first & second)
 
 
 @pytest.mark.parametrize(
