@@ -23,6 +23,8 @@ from localatlas import wire
 from localatlas.startup import DataFolder, StartError, free_port
 
 PROGRAM = "secantusd-py"
+# As a server gives every user; the engine alone would leave the older one out.
+MECHANISMS = ["SCRAM-SHA-1", "SCRAM-SHA-256"]
 OWN_USER = "__localatlas"
 CACHE = "128M"
 # An hour and 100,000 entries by default: one bulk load longer, and every vector would be read anew.
@@ -117,7 +119,9 @@ class Engine:
             ) as client:
                 for name, password in [(OWN_USER, self._password), *filter(None, [first_user])]:
                     with contextlib.suppress(OperationFailure):  # there already
-                        client.admin.command("createUser", name, pwd=password, roles=["root"])
+                        client.admin.command(
+                            "createUser", name, pwd=password, roles=["root"], mechanisms=MECHANISMS
+                        )
         except PyMongoError as error:
             raise StartError(
                 "The embedded engine refused to create its first users. "

@@ -131,7 +131,8 @@ def test_users_and_indexes_survive_a_restart(serve: Callable[..., Any]) -> None:
         ready(client)
     server.kill()
     server.start()
-    with server.client(username="admin", password=PASSWORD) as client:
+    older = {"authMechanism": "SCRAM-SHA-1"}
+    with server.client(username="admin", password=PASSWORD, **older) as client:
         ready(client)
         assert [one["_id"] for one in client.d.c.aggregate(SEARCH)] == [1]
 
