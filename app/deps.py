@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import functools
+import re
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from typing import Annotated, Any, TypeVar
 
 from fastapi import Depends, Path, Query, Request
-from pydantic import BaseModel
+from pydantic import BaseModel, BeforeValidator
 from starlette.convertors import Convertor, register_url_convertor
 
 from app import bodies
@@ -174,8 +175,19 @@ class Paging:
     cursor: str | None
 
 
+def _digits(value: object) -> object:
+    """Digits only: `1_0`, ` 5` and `5.0` are no numbers that anybody means to send."""
+    if isinstance(value, str) and not re.fullmatch("[0-9]{1,9}", value):
+        raise ValueError("must be a whole number")
+    return value
+
+
 def paging(
-    limit: Annotated[int, Query(ge=1, le=1000, description="How many items at most.")] = 100,
+    limit: Annotated[
+        int,
+        BeforeValidator(_digits),
+        Query(ge=1, le=1000, description="How many items at most."),
+    ] = 100,
     cursor: Annotated[str | None, Query(description="`next_cursor` of the page before.")] = None,
 ) -> Paging:
     """The page that the query asks for."""

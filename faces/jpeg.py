@@ -17,7 +17,11 @@ _SOI, _EOI, _SOS, _APP1 = 0xD8, 0xD9, 0xDA, 0xE1
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _SEQUENTIAL = frozenset({0xC0, 0xC1})
 _ALONE = frozenset({0x01, *range(0xD0, 0xD9)})
+_SKIPPED = frozenset({0xC4, 0xCC, _SOS, 0xDB, 0xDC, 0xDD, *range(0xE0, 0xF0), 0xFE})
+"""Segments that a decoder steps over by their length. After another marker it looks for the next
+one where it stands, so a scan may begin in what would be that marker's segment."""
 _MARKER = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")
+_AFTER_FILL = re.compile(rb"[^\xff]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,10 +45,10 @@ def read(data: bytes) -> JpegHeader:
     frame: tuple[int, int, int] | None = None
     for _ in range(_MAX_SEGMENTS):
         at = data.find(b"\xff", at)
-        while at >= 0 and data[at : at + 2] == b"\xff\xff":
-            at = data.find(b"\xff", at + 1)
-        if at < 0 or at + 4 > len(data):
+        filled = _AFTER_FILL.search(data, at) if at >= 0 else None
+        if filled is None or filled.start() + 3 > len(data):
             raise InvalidImage("truncated", "The JPEG ends before its first scan.")
+        at = filled.start() - 1
         marker = data[at + 1]
         if marker == 0 or marker in _ALONE:
             at += 2
@@ -83,16 +87,20 @@ def read(data: bytes) -> JpegHeader:
 
 
 def _scans(data: bytes, first: int) -> int:
-    """The number of scans, counted to at most MAX_SCANS + 1."""
+    """The number of scans, counted to at most MAX_SCANS + 1.
+
+    Raises InvalidImage when more than _MAX_SEGMENTS markers have to be looked at.
+    """
     if data.count(b"\xff\xda", first) <= MAX_SCANS:  # an upper bound, and fast
         return 1
     scans, at = 0, first
-    while scans <= MAX_SCANS and (found := _MARKER.search(data, at)):
+    for _ in range(_MAX_SEGMENTS):
+        found = _MARKER.search(data, at)
+        if found is None or data[found.start() + 1] == _EOI or scans > MAX_SCANS:
+            return scans
         marker = data[found.start() + 1]
-        if marker == _EOI:
-            break
         scans += marker == _SOS
         at = found.start() + 2
-        if marker not in _ALONE:  # step over the segment: its content may look like a scan
+        if marker in _SKIPPED:  # its content may look like a scan
             at += max(2, int.from_bytes(data[at : at + 2], "big"))
-    return scans
+    raise InvalidImage("decoder_failed", "The JPEG has too many segments.")

@@ -71,6 +71,13 @@ def many_scans(scans: int) -> bytes:
     return data[:last] + data[last:-2] * scans + data[-2:]
 
 
+def hidden_scans(marker: int) -> bytes:
+    """The same with 2,000 scans in what would be a segment, were `marker` one with a length."""
+    data = many_scans(1)
+    last = data.rindex(b"\xff\xda")
+    return data[:-2] + bytes((0xFF, marker, 0xFF, 0xFF)) + data[last:-2] * 2000 + data[-2:]
+
+
 def png_of(*chunks: tuple[bytes, bytes]) -> bytes:
     """A PNG of exactly these chunks, checksums right."""
     return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(kind, body) for kind, body in chunks)

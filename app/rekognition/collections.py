@@ -6,7 +6,7 @@ import time
 
 from app.rekognition import details, tokens
 from app.rekognition.call import Answer, Call
-from app.rekognition.faults import AlreadyExists, InvalidParameter
+from app.rekognition.faults import AlreadyExists, BadToken, InvalidParameter
 from faces.errors import Busy, Conflict, Forbidden, NotFound
 from faces.records import CollectionInfo, Page
 
@@ -83,7 +83,10 @@ def page(call: Call) -> Answer:
 
 def _bound(call: Call, limit: int, token: str | None) -> Page[CollectionInfo]:
     """A bound key names its collections itself; the token is the last name of the page before."""
-    names = [name for name in sorted(call.caller.collections or ()) if name > (token or "")]
+    bound = sorted(call.caller.collections or ())
+    if token and token not in bound:
+        raise BadToken
+    names = [name for name in bound if name > (token or "")]
     names = [name for name in names if _present(call, name)]
     items = tuple(call.parts.store.collection(name) for name in names[:limit])
     return Page(items, names[limit - 1] if len(names) > limit else None)

@@ -159,6 +159,9 @@ def test_a_jpeg_cut_within_its_scan_is_left_to_the_decoder() -> None:
         (hostile.with_size(jpeg(), 600, 0), "dimensions"),
         (hostile.many_scans(80), "too_many_scans"),
         (hostile.many_scans(2006), "too_many_scans"),
+        (hostile.hidden_scans(0x02), "too_many_scans"),
+        (hostile.hidden_scans(0xBF), "too_many_scans"),
+        (hostile.hidden_scans(0xF0), "too_many_scans"),
         (hostile.after_start(jpeg(), segment(0xC0, bytes(15))), "decoder_failed"),
         (png_of((b"IDAT", b""), (b"IEND", b"")), "decoder_failed"),
         (png_of(png_header(64, 64), (b"IEND", b"")), "truncated"),
@@ -302,3 +305,21 @@ def test_a_flood_of_tiny_chunks_is_bounded() -> None:
     began = time.process_time()
     assert reason(segments) == "decoder_failed"
     assert time.process_time() - began < 5
+
+
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        (hostile.after_start(jpeg(), b"\xff" * 14_000_000), None),
+        (jpeg()[:2] + b"\xff" * 14_000_000, "truncated"),
+        (jpeg()[:-2] + b"\xff\x01" * 7_000_000 + b"\xff\xda\0\2" * 80, "decoder_failed"),
+    ],
+    ids=["fill", "nothing but fill", "markers without a segment"],
+)
+def test_a_flood_of_markers_is_passed_over_at_once(data: bytes, expected: str | None) -> None:
+    began = time.process_time()
+    if expected is None:
+        assert probe(data).width == 96
+    else:
+        assert reason(data) == expected
+    assert time.process_time() - began < 1  # one by one it would be about ten

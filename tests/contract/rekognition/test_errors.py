@@ -156,6 +156,9 @@ class TestRoles:
         second = bound.list_collections(MaxResults=1, NextToken=first["NextToken"])
         assert first["CollectionIds"] + second["CollectionIds"] == ["bound-one", "bound-two"]
         assert "NextToken" not in second
+        with pytest.raises(ClientError) as error:
+            bound.list_collections(NextToken="elsewhere")
+        assert refusal(error)[0] == "InvalidPaginationTokenException"
 
 
 IMAGE = {"Bytes": "/9j/"}
