@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import os
 import select
+import signal
 import subprocess
 import time
 from collections.abc import Sequence
@@ -19,8 +20,17 @@ _PIPE_BYTES = 2**20
 _KEPT_VARIABLES = ("PATH", "LD_LIBRARY_PATH", "PYTHONHOME")
 
 
+OUTSIDE = (-signal.SIGKILL, -signal.SIGTERM)
+"""How a child ends that somebody else ended: the kernel for want of memory, or a person. What a
+picture does to it (a crash, its own limits) ends it by other signals."""
+
+
 class ChildEnded(Exception):
-    """The child ended by itself, or by a signal that we did not send."""
+    """The child ended by itself, or by a signal that we did not send: from `outside`."""
+
+    def __init__(self, *, outside: bool = False) -> None:
+        super().__init__()
+        self.outside = outside
 
 
 class ChildHung(Exception):
@@ -79,7 +89,9 @@ class Child:
             head_length, body_length = frames.LENGTHS.unpack(lengths)
             answer = frames.unpack_head(bytes(self._read(head_length, deadline)))
             return answer, self._read(body_length, deadline)
-        except (OSError, ValueError) as error:
+        except OSError as error:
+            raise ChildEnded(outside=self._ended_by() in OUTSIDE) from error
+        except ValueError as error:
             self.end()
             raise ChildEnded from error
         except BaseException:
@@ -93,6 +105,15 @@ class Child:
         for pipe in (self._in, self._out):
             with contextlib.suppress(OSError):
                 pipe.close()
+
+    def _ended_by(self) -> int | None:
+        """The exit status of a child whose pipes are closed; None when it had to be killed."""
+        try:
+            return self._process.wait(1)
+        except subprocess.TimeoutExpired:
+            return None
+        finally:
+            self.end()
 
     def _write(self, data: bytes, deadline: float) -> None:
         left = memoryview(data)

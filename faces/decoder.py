@@ -36,8 +36,17 @@ class OpenPicture:
     `opened_ms` is how long that took, without the time in line.
     """
 
-    def __init__(self, child: Child, header: Header, image: Pixels, opened_ms: float) -> None:
+    def __init__(
+        self,
+        child: Child,
+        header: Header,
+        image: Pixels,
+        opened_ms: float,
+        again: Callable[[], Child],
+    ) -> None:
+        """`again` opens the picture in another child, for when somebody ends this one."""
         self._child = child
+        self._again: Callable[[], Child] | None = again
         self.header = header
         self.image = image
         self.opened_ms = opened_ms
@@ -79,9 +88,16 @@ class OpenPicture:
         return bytes(body)
 
     def _ask(self, head: dict[str, Any]) -> tuple[dict[str, Any], memoryview]:
+        again = self._again
         try:
             answer, content = self._child.exchange(head)
-        except (ChildEnded, ChildHung) as error:
+        except ChildEnded as error:
+            if not error.outside or again is None:
+                raise _failed() from error
+            self._again = None
+            self._child = again()
+            return self._ask(head)
+        except ChildHung as error:
             raise _failed() from error
         _raise_for(answer)
         return answer, content
@@ -153,7 +169,22 @@ class Decoder:
 
     def _opened(self, data: bytes, header: Header, side: int) -> OpenPicture:
         began = time.perf_counter()
-        body = decodable(data, header)
+
+        def again() -> Child:
+            return self._sent(data, header, side, last=True)[0]
+
+        child, image = self._sent(data, header, side)
+        took = round((time.perf_counter() - began) * 1000, 3)
+        return OpenPicture(child, header, image, took, again)
+
+    def _sent(
+        self, data: bytes, header: Header, side: int, *, last: bool = False
+    ) -> tuple[Child, Pixels]:
+        """A child that holds the picture, and the picture.
+
+        A child that was ended from outside, by the kernel for want of memory, say, is no fault of
+        the picture: unless this is the `last` try, it gets another.
+        """
         head = {
             "op": "open",
             "format": header.format,
@@ -162,26 +193,21 @@ class Decoder:
             "complete": header.complete,
             "side": side,
         }
-        for last in (False, True):
-            child = self._ready()
-            try:
-                answer, content = child.exchange(head, body)
-            except ChildHung as error:
-                self._child = None
+        child = self._ready()
+        try:
+            answer, content = child.exchange(head, decodable(data, header))
+        except ChildEnded as error:
+            self._child = None
+            if last or not error.outside:
                 raise _failed() from error
-            except ChildEnded as error:
-                # It may have been ended from outside, by the kernel for want of memory, say: the
-                # picture gets a second chance.
-                self._child = None
-                if last:
-                    raise _failed() from error
-                continue
-            if answer.get("error"):
-                self._closed()
-            _raise_for(answer)
-            took = round((time.perf_counter() - began) * 1000, 3)
-            return OpenPicture(child, header, _image(answer, content), took)
-        raise AssertionError("unreachable")
+            return self._sent(data, header, side, last=True)
+        except ChildHung as error:
+            self._child = None
+            raise _failed() from error
+        if answer.get("error"):
+            self._closed()
+        _raise_for(answer)
+        return child, _image(answer, content)
 
     def _ready(self) -> Child:
         if self._child is not None and not self._child.alive:

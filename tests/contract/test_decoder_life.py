@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -35,15 +36,52 @@ def test_a_child_that_was_killed_is_replaced_unnoticed(decoder: Decoder) -> None
     assert decoder.pid not in (None, first)
 
 
-def test_a_child_killed_while_it_holds_a_picture_costs_that_picture_only(decoder: Decoder) -> None:
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_a_picture_whose_child_is_ended_from_outside_is_opened_in_another(
+    decoder: Decoder, number: signal.Signals
+) -> None:
     data = png()
     with decoder.open(data, probe(data), side=640) as picture:
-        assert decoder.pid is not None
-        os.kill(decoder.pid, signal.SIGKILL)
+        ((whole,), _) = picture.cut([IDENTITY], 32)
+        first = decoder.pid
+        assert first is not None
+        os.kill(first, number)
+        ((again,), _) = picture.cut([IDENTITY], 32)
+        assert np.array_equal(again, whole)
+        assert decoder.pid not in (None, first)
+        assert picture.look(640).shape == picture.image.shape
+    assert np.array_equal(opened(decoder, data), bgr(photo()))
+
+
+def test_a_picture_whose_child_is_ended_twice_is_decoder_failed(decoder: Decoder) -> None:
+    data = png()
+    with decoder.open(data, probe(data), side=640) as picture:
+        os.kill(decoder.pid or 0, signal.SIGKILL)
+        picture.cut([IDENTITY], 32)
+        os.kill(decoder.pid or 0, signal.SIGKILL)
         with pytest.raises(InvalidImage) as caught:
             picture.cut([IDENTITY], 32)
     assert caught.value.reason == "decoder_failed"
     assert np.array_equal(opened(decoder, data), bgr(photo()))
+
+
+@pytest.mark.parametrize(
+    ("number", "tries"), [(signal.SIGKILL, 2), (signal.SIGSEGV, 1), (signal.SIGXCPU, 1)]
+)
+def test_only_a_child_that_others_ended_gets_a_second_try(
+    tmp_path: Path, number: signal.Signals, tries: int
+) -> None:
+    count = tmp_path / "tries"
+    child = (
+        "import os, sys; sys.stdin.buffer.read(8); "
+        f"open({str(count)!r}, 'a').write('x'); os.kill(os.getpid(), {int(number)})"
+    )
+    decoder = Decoder(argv=(sys.executable, "-c", child))
+    try:
+        assert reason(decoder, png()) == "decoder_failed"
+    finally:
+        decoder.close()
+    assert len(count.read_text()) == tries
 
 
 def test_a_child_that_crashes_on_a_picture_is_decoder_failed() -> None:
