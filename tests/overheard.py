@@ -194,8 +194,8 @@ def _hear_answers(ear: Ear, patch: pytest.MonkeyPatch) -> None:
 
     @functools.wraps(send)
     def sent(client: httpx2.Client, request: httpx2.Request, **named: Any) -> httpx2.Response:
-        for name in ("x-api-key", "authorization"):
-            ear.secrets.add("a key", request.headers.get(name, "").rpartition(" ")[2])
+        ear.secrets.add("a key", request.headers.get("x-api-key"))
+        ear.secrets.add_authorization(request.headers.get("authorization", ""))
         if "json" in request.headers.get("content-type", ""):
             with contextlib.suppress(ValueError, RecursionError, httpx2.RequestNotRead):
                 ear.secrets.add_body(request.url.path, json.loads(request.content))

@@ -47,6 +47,14 @@ class Secrets:
             self.add("the query of a media URL", value)
         self.add("the password of a URL", password)
 
+    def add_authorization(self, header: str) -> None:
+        """Keep the key in a request's header, or its signature."""
+        scheme, _, rest = header.partition(" ")
+        if scheme.lower() in ("bearer", "basic"):
+            self.add("a key", rest)
+        for signature in re.findall(r"Signature=([0-9a-f]{64})", rest):
+            self.add("a signature", signature)
+
     def add_environment(self, env: dict[str, str]) -> None:
         """Keep what a process is given that nobody else may read."""
         for name, value in env.items():

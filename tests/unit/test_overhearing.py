@@ -129,7 +129,13 @@ def test_secrets_are_gathered_where_they_are_used() -> None:
     )  # fmt: skip
     secrets.add_body("/v1/collections/a/subjects", {"subject_id": "p", "name": "Ada Lovelace"})
     secrets.add_body("/v1/search", {"image_url": "https://u:pass-word@x.example/a?sig=1234abcd9"})
+    secrets.add_authorization("Bearer a-bearer-token")
+    secrets.add_authorization(
+        f"AWS4-HMAC-SHA256 Credential=AK/1/x, Signature={'0123456789abcdef' * 4}"
+    )
     for value, kind in (
+        ("a-bearer-token", "a key"),
+        ("0123456789abcdef" * 4, "a signature"),
         ("between-the-two", "the value of CMS_HOOK_SECRET"),
         ("access-secret", "a secret access key"),
         ("listing-token", "the query of a media URL"),
@@ -137,9 +143,7 @@ def test_secrets_are_gathered_where_they_are_used() -> None:
         ("1234abcd9", "the query of a media URL"),
         ("pass-word", "the password of a URL"),
     ):
-        assert list(secrets.found(f"it was {value}!".encode())) == [kind] or kind in set(
-            secrets.found(f"it was {value}!".encode())
-        )
+        assert kind in set(secrets.found(f"it was {value}!".encode()))
     secrets.add("a key", "short")
     secrets.add("a key", "000000000000")
-    assert list(secrets.found(b"short 000000000000")) == []
+    assert list(secrets.found(b"short 000000000000 AWS4-HMAC-SHA256")) == []
