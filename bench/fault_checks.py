@@ -10,7 +10,7 @@ from bench.fault_system import Wrong, eventually
 from faces.identity import SAME_FACE
 from faces.types import Box
 
-SETTLE_S = 90.0
+SETTLE_S = 180.0
 
 
 def recovered(client: Client) -> float:
@@ -127,7 +127,7 @@ def _search(client: Client) -> None:
         return found == stored
 
     try:
-        eventually(same, "", 15)
+        eventually(same, "", 30)
     except Wrong:
         raise Wrong(
             f"search finds {len(found)} faces, stored are {len(stored)}: "

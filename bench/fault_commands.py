@@ -97,9 +97,7 @@ def migrating(client: Client, chance: random.Random) -> None:
 def dropping(client: Client, chance: random.Random) -> None:
     """Another model is prepared and dropped again: may fail, and then goes on the next time."""
     run = client.system.run
-    document = client.system.db.likeness_models.find_one({"_id": "active"})
-    active = document["model"] if document else ""
-    there = next(key for key in MODELS if key != active)
+    there = next(key for key in MODELS if key != client.system.active_model())
     run("migrations", "model", there, "--no-flip", check=False)
     run("migrations", "model", "prune", check=False)
 

@@ -15,7 +15,7 @@ import psutil
 
 from bench.fault_ledger import Client
 from bench.fault_system import Wrong, eventually
-from bench.fault_work import fresh_listing, person, some_work
+from bench.fault_work import fresh_listing, nothing, person, some_work
 
 KILL, TERM = signal.SIGKILL, signal.SIGTERM
 MODELS = ("facenet128", "sface-int8", "facenet128-int8")
@@ -36,7 +36,7 @@ def web_struck(point: str, number: signal.Signals, client: Client, chance: rando
                 break
         if not reached():
             raise Wrong(f"the point was not reached: {point}")
-    eventually(lambda: not system.alive("web"), "the struck web process did not end", 30)
+    eventually(lambda: not system.alive("web"), "the struck web process did not end", 60)
     del system.processes["web"]
     system.start_web()
 
@@ -79,7 +79,7 @@ def lane_struck(
             job = client.start("backfill")
             if job is None:
                 raise Wrong("a backfill could not be started")
-            eventually(reached, f"the point was not reached: {point}", 60)
+            eventually(reached, f"the point was not reached: {point}", 120)
     finally:
         system.media_proxy.heal()
     _succeeds(client, job)
@@ -106,7 +106,7 @@ def lane_downloading(number: signal.Signals, client: Client, chance: random.Rand
     try:
         struck = system.media_proxy.struck
         job = client.start("backfill")
-        eventually(lambda: system.media_proxy.struck > struck + 2, "nothing was fetched", 60)
+        eventually(lambda: system.media_proxy.struck > struck + 2, "nothing was fetched", 120)
         for lane in system.lanes():
             lane.send_signal(number)
     finally:
@@ -119,7 +119,7 @@ def lane_drained(client: Client, chance: random.Random) -> None:
     system = client.system
     fresh_listing(client, chance)
     job = client.start("backfill")
-    eventually(lambda: bool(system.lanes()), "no lane ran", 60)
+    eventually(lambda: bool(system.lanes()), "no lane ran", 120)
     time.sleep(chance.uniform(0.5, 1.5))
     worker = system.processes.pop("worker")
     lanes = psutil.Process(worker.pid).children()
@@ -141,7 +141,7 @@ def _succeeds(client: Client, job: str | None) -> dict[str, Any]:
     """
     if job is None:
         raise Wrong("a job could not be started")
-    ended = client.wait(job, 120)
+    ended = client.wait(job, 180)
     if ended["state"] != "succeeded":
         raise Wrong(f"the job {ended['state']}: {ended.get('last_error')}")
     lanes = client.system.lanes()
@@ -160,7 +160,7 @@ def erase_struck(point: str, number: signal.Signals, client: Client, chance: ran
         job = client.erase(f"s-{key}")
         if job is None:
             raise Wrong("an erasure could not be started")
-        eventually(reached, f"the point was not reached: {point}", 30)
+        eventually(reached, f"the point was not reached: {point}", 90)
     if _succeeds(client, job)["result"]["state"] != "verified":
         raise Wrong("the erasure is not proved")
     client.put(key, photo)
@@ -182,7 +182,7 @@ def collection_struck(
         status, body = client.call("DELETE", f"/v1/collections/{name}")
         if status != 202:
             raise Wrong(f"the deletion was answered {status}")
-        eventually(reached, f"the point was not reached: {point}", 30)
+        eventually(reached, f"the point was not reached: {point}", 90)
     if client.call("GET", f"/v1/collections/{name}")[0] != 404:
         raise Wrong("a deleted collection shows")
     _succeeds(client, body["job_id"])
@@ -237,22 +237,20 @@ def model_struck(
     `role` is whose point it is: that of the command, or of the worker that embeds for it.
     """
     system = client.system
-    document = system.db.likeness_models.find_one({"_id": "active"})
-    active = document["model"] if document else ""
-    there = next(key for key in MODELS if key != active)
+    nothing(client, chance)
+    there = next(key for key in MODELS if key != system.active_model())
     _struck(client, point, number, ["model", there], role=role)
     some_work(client, chance)
     for step in (there, "prune"):
         _under_work(client, chance, step)
-    document = system.db.likeness_models.find_one({"_id": "active"})
-    if document is None or document["model"] != there or document.get("next"):
-        raise Wrong(f"after the switch to {there} the models are {document}")
+    if system.active_model() != there:
+        raise Wrong(f"after the switch to {there} the active model is {system.active_model()}")
 
 
 def prune_struck(point: str, number: signal.Signals, client: Client, chance: random.Random) -> None:
     """A switch goes there and back; dropping the other model ends at a point, and ends later."""
-    document = client.system.db.likeness_models.find_one({"_id": "active"})
-    active = document["model"] if document else ""
+    nothing(client, chance)
+    active = client.system.active_model()
     there = next(key for key in MODELS if key != active)
     _under_work(client, chance, there)
     _under_work(client, chance, active)

@@ -177,7 +177,7 @@ class Client:
         self._note("acknowledged job", kind, body["job_id"])
         return str(body["job_id"])
 
-    def wait(self, job: str, within: float = 90.0) -> dict[str, Any]:
+    def wait(self, job: str, within: float = 180.0) -> dict[str, Any]:
         """An ended job. Raises Wrong when it does not end, or is lost."""
         found: dict[str, Any] = {}
 
@@ -194,7 +194,7 @@ class Client:
             raise Wrong(f"{error}: {found.get('state') or found.get('code')}") from None
         return found
 
-    def backfill(self, within: float = 90.0) -> dict[str, Any]:
+    def backfill(self, within: float = 180.0) -> dict[str, Any]:
         """A reconcile that succeeded."""
         job = self.start("backfill")
         if job is None:

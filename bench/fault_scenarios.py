@@ -116,7 +116,7 @@ def _judged(
     if counted and system.media_proxy.struck == struck:
         raise Wrong("the fault met no traffic: this row shows nothing")
     for job in filter(None, jobs):
-        client.wait(job, 120)
+        client.wait(job, 180)
     gone = system.db.likeness_media.count_documents(
         {"source": "cms", "state": "gone", "media_id": {"$in": sorted(before)}}
     )
@@ -137,7 +137,7 @@ def worker_killed(number: signal.Signals, client: Client, chance: random.Random)
     system = client.system
     fresh_listing(client, chance)
     client.start("backfill")
-    eventually(lambda: bool(system.lanes()), "no lane ran", 60)
+    eventually(lambda: bool(system.lanes()), "no lane ran", 120)
     time.sleep(chance.uniform(0.0, 2.0))
     system.kill("worker", number)
     some_work(client, chance)
@@ -161,12 +161,12 @@ def holder_paused(client: Client, chance: random.Random) -> None:
     point = "after faces.pipeline:Pipeline.analyse"
     with system.strike("work", point, signal.SIGSTOP, 2) as reached:
         job = client.start("backfill")
-        eventually(reached, "no lane ran", 60)
+        eventually(reached, "no lane ran", 120)
     paused = [lane.pid for lane in system.lanes() if lane.status() == "stopped"]
     try:
         system.start_worker("second")
         if job is not None:
-            client.wait(job, 120)
+            client.wait(job, 180)
         some_work(client, chance)
     finally:
         for pid in paused:
@@ -188,7 +188,7 @@ def skewed_worker(client: Client, chance: random.Random) -> None:
     job = client.start("backfill")
     system.kill("worker")
     if job is not None:
-        client.wait(job, 120)
+        client.wait(job, 180)
     person(client, chance)
     system.start_worker()
     fresh_listing(client, chance)

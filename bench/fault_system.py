@@ -107,7 +107,7 @@ class System:
         """Start a worker, its clock `ahead_s` seconds ahead."""
         self._start(name, "indexer", "run", LIKENESS_AHEAD=str(ahead_s))
 
-    def ready(self, within: float = 60.0) -> float:
+    def ready(self, within: float = 120.0) -> float:
         """Seconds until the service says that it is ready."""
         return eventually(lambda: self._ready(), "the service did not become ready again", within)
 
@@ -167,6 +167,11 @@ class System:
         finally:
             path.unlink(missing_ok=True)
 
+    def active_model(self) -> str:
+        """The key of the model that the database says is active."""
+        document = self.db.likeness_models.find_one({"_id": "active"})
+        return str(document["model"]) if document else ""
+
     def sent(self) -> set[str]:
         """The names of all commands that the service's processes sent to the database so far."""
         return {line.split("\t")[1].split()[0] for line in self._noted("sent")}
@@ -206,7 +211,7 @@ class System:
             env=env,
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=300,
         )
         if check and done.returncode:
             raise Wrong(f"{' '.join(argv)} ended with {done.returncode}: {done.stderr[-300:]}")

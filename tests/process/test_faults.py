@@ -10,11 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pymongo import MongoClient
 from pymongo.database import Database
+from pymongo.errors import AutoReconnect, OperationFailure
 
 from bench import fault_checks
 from bench.fault_kills import web_struck
 from bench.fault_ledger import Client
+from bench.fault_proxy import Kind
 from bench.fault_rows import Scenario
 from bench.fault_system import System, Wrong
 from bench.fault_work import nothing
@@ -49,6 +52,29 @@ def test_a_web_process_that_is_killed_after_a_commit_loses_nothing(client: Clien
     web_struck("after commitTransaction", signal.SIGKILL, client, random.Random(2))
     fault_checks.recovered(client)
     fault_checks.check(client)
+
+
+@pytest.mark.parametrize(
+    ("kind", "raised", "carried_out"),
+    [
+        ("unsent", AutoReconnect, 0),
+        ("unanswered", AutoReconnect, 1),
+        ("error", OperationFailure, 0),
+    ],
+)
+def test_the_proxy_fails_a_single_command(
+    client: Client, kind: Kind, raised: type[Exception], carried_out: int
+) -> None:
+    proxy = client.system.database_proxy
+    uri = f"mongodb://127.0.0.1:{proxy.port}/?directConnection=true"
+    with MongoClient[dict[str, Any]](uri, retryWrites=False) as through:
+        there = through["faults-proxy"][kind]
+        proxy.set(kind, commands=["insert"], count=1, code=112)
+        with pytest.raises(raised):
+            there.insert_one({})
+        assert there.count_documents({}) == carried_out
+        there.insert_one({})  # it was asked to strike once
+        proxy.heal()
 
 
 Sabotage = Callable[[Database[dict[str, Any]], dict[str, Any]], object]
