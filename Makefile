@@ -71,8 +71,9 @@ hostile: .venv/.stamp
 	@$(PY) -m faces.models fetch facenet128 facenet128-int8 --samples
 	@exec $(PY) -m tests.contract.api.attack $(URL)
 
-# boto3, the AWS CLI and the AWS SDK for JavaScript, unmodified, against the Rekognition dialect. They
-# are installed below var/clients and never deployed.
+# boto3, the AWS CLI and the AWS SDK for JavaScript against the Rekognition dialect, and the database's
+# drivers, Mongoose and LangChain against the embedded Atlas, all of them unmodified. They are installed
+# below var/clients and never deployed.
 test-clients: .venv/.stamp
 	@for tool in node npm; do command -v $$tool >/dev/null || { echo "make test-clients: $$tool was not found. Install Node.js 20 or newer with npm (Debian, Ubuntu: nodejs and npm)." >&2; exit 1; }; done
 	@test -x var/clients/venv/bin/python || $(PYTHON) -m venv var/clients/venv
