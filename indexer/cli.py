@@ -47,6 +47,11 @@ def _parser() -> argparse.ArgumentParser:
         help="delete what is gone even when it is a large part of the source",
     )
     once.add_argument(
+        "--again",
+        action="store_true",
+        help="try pictures anew that were set aside or wait after a failure",
+    )
+    once.add_argument(
         "--deadline",
         type=_seconds,
         metavar="TIME",
@@ -98,7 +103,9 @@ def _once(arguments: argparse.Namespace) -> int:
     for signum in (signal.SIGTERM, signal.SIGINT):
         signal.signal(signum, stop)
     said: Said | None = Once(settings, stopping, sys.stderr).run(
-        allow_deletes=arguments.allow_deletes, deadline_s=arguments.deadline
+        allow_deletes=arguments.allow_deletes,
+        again=arguments.again,
+        deadline_s=arguments.deadline,
     )
     if said is None:
         print("indexer: another process is indexing this source; nothing to do.", file=sys.stderr)

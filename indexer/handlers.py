@@ -93,9 +93,17 @@ def _sync(run: JobRun, opened: Run, halt: threading.Event) -> Mapping[str, Any]:
     report = JobReport(run, halt)
     changed = [str(key) for key in run.params.get("changed", ())]
     deleted = [str(key) for key in run.params.get("deleted", ())]
-    if run.params.get("due"):
-        changed += [item.source_key for item in opened.due()]
-    tally = opened.sync(changed, deleted, report=report)
+    tally = Tally(total=len({*changed, *deleted}))
+    opened.sync(changed, deleted, report=report, tally=tally)
+    tried: set[str] = set()
+    while run.params.get("due") and not halt.is_set():
+        # After a long outage there are many: they are not left waiting for the next look.
+        due = [key for item in opened.due() if (key := item.source_key) not in tried]
+        if not due:
+            break
+        tried.update(due)
+        tally.total = tally.done + len(due)
+        opened.sync(due, [], report=report, tally=tally)
     report.raise_ended()
     run.check()
     return {"source": opened.name, **tally.counts()}

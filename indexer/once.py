@@ -40,7 +40,7 @@ class Once:
         self._error: Exception | None = None
         self._conflict: str | None = None
 
-    def run(self, *, allow_deletes: bool, deadline_s: float | None) -> Said | None:
+    def run(self, *, allow_deletes: bool, again: bool, deadline_s: float | None) -> Said | None:
         """What the run has to say, or None when another process holds the source's lease.
 
         Raises what stopped the run.
@@ -55,7 +55,7 @@ class Once:
                 if deadline_s is not None:
                     timer.start()
                 name, collection = opened.name, opened.collection
-                self._as_job(store, opened, allow_deletes)
+                self._as_job(store, opened, allow_deletes=allow_deletes, again=again)
         except LeaseHeld:
             return None
         finally:
@@ -70,7 +70,7 @@ class Once:
             tuple(self._warnings(self._outcome)),
         )
 
-    def _as_job(self, store: Store, opened: Run, allow_deletes: bool) -> None:
+    def _as_job(self, store: Store, opened: Run, *, allow_deletes: bool, again: bool) -> None:
         params = {"source": opened.name, "allow_deletes": allow_deletes, "trigger": "once"}
         holder = Holder.this_process("once")
         document = store.jobs.begin("backfill", opened.collection, params, holder)
@@ -78,7 +78,9 @@ class Once:
         def handler(run: JobRun) -> Mapping[str, Any]:
             report = Both(self._console, JobReport(run, self._stopping))
             try:
-                self._outcome = opened.reconcile(report=report, allow_deletes=allow_deletes)
+                self._outcome = opened.reconcile(
+                    report=report, allow_deletes=allow_deletes, again=again
+                )
                 self._conflict = report.conflict
                 report.job.raise_ended()
             except Exception as error:
@@ -101,6 +103,11 @@ class Once:
             yield self._held_back(outcome)
         if self._conflict is not None:
             yield f"{outcome.tally.conflicts} pictures were left out: {self._conflict}"
+        if outcome.tally.broken:
+            yield (
+                f"{outcome.tally.broken} pictures are set aside until they change in the CMS; `once"
+                " --again` tries them all the same."
+            )
         if outcome.repeated:
             yield (
                 f"{outcome.repeated} entries of the listing had an id that was listed already, and"

@@ -37,10 +37,12 @@ def decide(
     pipeline: str,
     now: dt.datetime,
     allow_deletes: bool = False,
+    again: bool = False,
 ) -> Step:
     """The step for one entry, given what is stored of it and the pipeline's version.
 
-    With `allow_deletes` a missing picture that the brake held does not wait for its next look.
+    With `allow_deletes` a missing picture that the brake held does not wait for its next look; with
+    `again` no failure waits, and what was set aside is tried anew.
     """
     stamp = stamp_of(entry, pipeline)
     if known is None or known.state == "gone":
@@ -56,13 +58,13 @@ def decide(
     )
     if same and known.state != "failed":
         return _inform(entry, known, old, stamp)
-    if same and known.error_permanent:
+    if same and known.error_permanent and not again:
         return Step("broken", stamp)
     # A source that cannot tell versions apart at least knows when title and URL are the same.
     alike = same or (stamp.version is None and old is not None and old.info == stamp.info)
     later = known.state == "failed" and known.next_at is not None and known.next_at > now
     held = known.error == "not_found" and known.attempts >= LOOKS and known.sha256 is not None
-    if alike and later and not (allow_deletes and held):
+    if alike and later and not again and not (allow_deletes and held):
         return Step("wait", stamp)
     # Validators speak of the bytes at one URL, seen by this pipeline and made faces of.
     seen = old is not None and old.pipeline == pipeline and known.state in ("done", "no_face")

@@ -100,6 +100,7 @@ class Reconciler:
         collection: str,
         brake: Brake,
         allow_deletes: bool,
+        again: bool = False,
         threads: int,
         report: Report,
         now: Callable[[], dt.datetime],
@@ -115,6 +116,7 @@ class Reconciler:
         self._collection = collection
         self._brake = brake
         self._allow_deletes = allow_deletes
+        self._told = {"allow_deletes": allow_deletes, "again": again}
         self._report = report
         self._now = now
         self._stopping = stopping
@@ -217,13 +219,7 @@ class Reconciler:
             elif stored is None and entry.media_id in buried:
                 self._count_now(page, Result(entry.key, "tombstoned"))
             else:
-                step = decide(
-                    entry,
-                    stored,
-                    pipeline=PIPELINE_VERSION,
-                    now=now,
-                    allow_deletes=self._allow_deletes,
-                )
+                step = decide(entry, stored, pipeline=PIPELINE_VERSION, now=now, **self._told)
                 if ending := _NOTHING_TO_DO.get(step.verb):
                     self._count_now(page, nothing_to_do(entry, stored, ending))
                 else:

@@ -24,6 +24,8 @@ from indexer.sync import Sync
 from indexer.wiring import name_of, source_of
 
 THREADS = {"folder": 6, "mongo": 8, "http": 8}
+EMBEDDED_THREADS = 1
+"""In the web process's own dyno: one photo at a time leaves it a core."""
 REMOTE_THREADS = 16
 """With a separate encoder threads mostly wait, and what waits together travels together."""
 
@@ -73,6 +75,7 @@ class Run:
         *,
         report: Report,
         allow_deletes: bool = False,
+        again: bool = False,
         cursor: str | None = None,
         tally: Tally | None = None,
         dry: bool = False,
@@ -88,6 +91,7 @@ class Run:
             collection=self.collection,
             brake=Brake(self._settings.index_max_delete_ratio),
             allow_deletes=allow_deletes,
+            again=again,
             threads=self._threads(),
             report=report,
             now=self._now,
@@ -96,12 +100,14 @@ class Run:
         ).run(cursor, tally)
 
     def _threads(self) -> int:
-        remote = self._settings.encoder == "remote"
-        return REMOTE_THREADS if remote else THREADS[self._source.kind]
+        if self._settings.encoder == "remote":
+            return REMOTE_THREADS
+        return EMBEDDED_THREADS if self._settings.indexer_embedded else THREADS[self._source.kind]
 
-    def sync(self, changed: Sequence[str], deleted: Sequence[str], *, report: Report) -> Tally:
-        """What came of single items."""
-        tally = Tally(total=len(set(changed) | set(deleted)))
+    def sync(
+        self, changed: Sequence[str], deleted: Sequence[str], *, report: Report, tally: Tally
+    ) -> None:
+        """Brings single items up to date; `tally` counts what came of them."""
         work = Sync(
             self._store,
             self._source,
@@ -117,7 +123,6 @@ class Run:
             report.step(tally)
             if self._stopping.is_set():
                 break
-        return tally
 
     def due(self) -> Sequence[KnownItem]:
         """Failed items whose next try is due."""

@@ -1,7 +1,8 @@
 """Reading the pictures that records point to: safely, politely, and with patience.
 
 Each host gets a few connections at a time and a bounded rate; one that asks for a longer rest is
-left alone until then, while the other hosts' pictures go on.
+left alone until then, and one that does not answer at all for some minutes, while the other hosts'
+pictures go on.
 """
 
 from __future__ import annotations
@@ -21,6 +22,10 @@ if TYPE_CHECKING:
 
 CONCURRENT = 4
 PER_SECOND = 100.0
+SILENT_S = 60.0
+SILENT_TRIES = 8
+"""A host that answered none of so many requests for so long is left alone for a while."""
+ALONE_S = 300.0
 
 
 class Forbidden(Unreadable):
@@ -38,6 +43,8 @@ class Host:
         self._gap = 1 / per_second
         self._next = 0.0
         self._rest_until = 0.0
+        self._silent_since: float | None = None
+        self._silent = 0
         self._lock = threading.Lock()
 
     def turn(self, now: float) -> float:
@@ -51,6 +58,20 @@ class Host:
         """Leave the host alone until then."""
         with self._lock:
             self._rest_until = max(self._rest_until, until)
+
+    def answered(self) -> None:
+        """It lives."""
+        with self._lock:
+            self._silent_since, self._silent = None, 0
+
+    def silent(self, now: float) -> None:
+        """It did not answer a request; one that keeps silent is left alone."""
+        with self._lock:
+            if self._silent_since is None:
+                self._silent_since = now
+            self._silent += 1
+            if self._silent >= SILENT_TRIES and now - self._silent_since >= SILENT_S:
+                self._rest_until = max(self._rest_until, now + ALONE_S)
 
     def resting(self, now: float) -> float:
         """Seconds of rest left."""
@@ -92,19 +113,24 @@ class MediaReader:
                 if (left := host.resting(self._clock())) > 0:
                     raise Unreadable(
                         "host_resting",
-                        "Its server asked for a pause.",
+                        "Its server asked for a pause, or has not answered for a minute.",
                         permanent=False,
                         retry_after=left,
                     )
                 self._stopping.wait(host.turn(self._clock()))
                 try:
-                    return _body(
-                        self._fetcher.get(
-                            entry.url, max_bytes=max_bytes, etag=etag, last_modified=modified
-                        )
+                    fetched = self._fetcher.get(
+                        entry.url, max_bytes=max_bytes, etag=etag, last_modified=modified
                     )
                 except FetchFailed as error:
                     failed = error
+                else:
+                    host.answered()
+                    return _body(fetched)
+                if failed.reason in ("timeout", "unreachable"):
+                    host.silent(self._clock())
+                else:
+                    host.answered()
                 wait = pause_s(failed, attempt)
                 if wait is None and failed.retry_after and failed.status in (429, 503):
                     host.rest(self._clock() + failed.retry_after)

@@ -121,7 +121,10 @@ def test_broken_files_are_named_and_stop_nothing(index: Index, photos: Callable[
     again = index.once("--folder", str(folder))
     assert "1 indexed" in again
     assert "3 still broken" in again
+    assert "half.jpg (truncated)" in again
     assert index.media()["text.jpg"]["state"] == "done"
+    told = index.once("--folder", str(folder), "--again")
+    assert "2 failed, 2 still broken" in told, "a link and a pipe have no bytes to look at"
 
 
 def test_the_brake_holds_a_mass_deletion_until_told(

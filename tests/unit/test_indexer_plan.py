@@ -131,6 +131,20 @@ def test_failures_wait_last_or_come_due() -> None:
     assert verb(blind, stored(blind, state="failed", next_at=later)) == "wait"
 
 
+def test_who_means_it_need_not_wait() -> None:
+    later = NOW + dt.timedelta(hours=9)
+    aside = stored(state="failed", error="truncated", error_permanent=True)
+    waits = stored(state="failed", error="fetch_status", next_at=later)
+    held = stored(state="failed", error="not_found", attempts=3, next_at=later)
+    for known in (aside, waits, held):
+        assert decide(ENTRY, known, pipeline="1", now=NOW, again=True).verb == "fetch"
+    released = [
+        decide(ENTRY, known, pipeline="1", now=NOW, allow_deletes=True).verb
+        for known in (aside, waits, held, replace(held, attempts=2), replace(held, sha256=None))
+    ]
+    assert released == ["broken", "wait", "fetch", "wait", "wait"]
+
+
 @pytest.mark.parametrize("text", ["", "x", "[]", "{}", "[1]", '["a",2,"1"]', None, "null", "[[[["])
 def test_a_stamp_that_is_none_makes_the_item_look_changed(text: str | None) -> None:
     assert decode(text) is None
