@@ -9,7 +9,7 @@ from typing import Any
 import structlog
 from pymongo.read_concern import ReadConcern
 
-from faces import canary, documents, identity
+from faces import canary, documents, identity, tombstones
 from faces.database import CROPS, FACES, SUBJECTS, TOMBSTONES, Document, translate
 from faces.errors import DatabaseUnavailable, IndexNotReady
 from faces.job_run import JobRun
@@ -28,7 +28,8 @@ NOTES = (
 def erase(run: JobRun) -> dict[str, Any]:
     """Removes every face of the subject, proves it and returns the receipt.
 
-    Faces go by item, each with its tombstone in one transaction, then the subject. The proof: no
+    The tombstones come first, so that nothing brings back what goes meanwhile; then the faces go by
+    item, each in one transaction with its tombstone, then the subject. The proof: no
     face, crop or link is counted at majority, and a canary written after the last delete has been
     found by each vector index.
     """
@@ -37,10 +38,11 @@ def erase(run: JobRun) -> dict[str, Any]:
     receipt_id: str = run.params["receipt_id"]
     removal = RemovalStore(db)
     mine = {"collection": collection, "subject_id": subject_id}
+    left = _entomb(run, mine, receipt_id)
     with translate():
-        left = db[FACES].count_documents(mine)
-        erased = db[TOMBSTONES].count_documents({"receipt_id": receipt_id})
-    run.progress(done=erased, total=left + erased, flush=True)
+        total = db[TOMBSTONES].count_documents({"receipt_id": receipt_id})
+    erased = total - left
+    run.progress(done=erased, total=total, flush=True)
     while True:
         with translate():
             rows = list(db[FACES].find(mine, {"media_id": 1}).limit(_PAGE))
@@ -54,7 +56,7 @@ def erase(run: JobRun) -> dict[str, Any]:
                 collection, media_id, ids, reason="erased", receipt_id=receipt_id
             )
             run.progress(done=erased, faces=erased)
-    tombstones = _count_at_majority(run, mine, receipt_id)
+    count = _count_at_majority(run, mine, receipt_id)
     proofs = _proofs(run)
     with translate():
         db[SUBJECTS].delete_one({"_id": identity.subject_key(collection, subject_id)})
@@ -63,8 +65,8 @@ def erase(run: JobRun) -> dict[str, Any]:
         "subject_id": subject_id,
         "collection": collection,
         "state": "verified",
-        "faces_deleted": tombstones,
-        "tombstones": tombstones,
+        "faces_deleted": count,
+        "tombstones": count,
         "faces_left": 0,
         "indexes": proofs,
         "verified_at": documents.utc(dt.datetime.now(dt.UTC)).isoformat(),
@@ -72,6 +74,24 @@ def erase(run: JobRun) -> dict[str, Any]:
     }
     _audit(receipt)
     return receipt
+
+
+def _entomb(run: JobRun, mine: Document, receipt_id: str) -> int:
+    """How many faces are left to erase, each of which has its tombstone now."""
+    db, left, after = run.store.db, 0, ""
+    while True:
+        query = {**mine, "_id": {"$gt": after}}
+        with translate():
+            found = db[FACES].find(query, tombstones.FACE_FIELDS)
+            rows = list(found.sort([("_id", 1)]).limit(_PAGE))
+            now = dt.datetime.now(dt.UTC)
+            stones = [tombstones.of_face(row, now, receipt_id=receipt_id) for row in rows]
+            tombstones.write(db, stones)
+        if not rows:
+            return left
+        left += len(rows)
+        after = rows[-1]["_id"]
+        run.progress()
 
 
 def _proofs(run: JobRun) -> dict[str, dict[str, float | str]]:

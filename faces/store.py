@@ -247,6 +247,10 @@ class Store:
         """Those of the faces that are in the collection, by id. Raises NotFound (collection)."""
         return self._lists.faces_by_id(collection, face_ids)
 
+    def shown(self, collection: str, faces: Sequence[StoredFace]) -> Sequence[StoredFace]:
+        """Those of an item's faces that may be shown: not of a person who is being erased."""
+        return self._lists.shown(collection, faces)
+
     def delete_faces(self, collection: str, faces: Sequence[StoredFace]) -> None:
         """Removes faces of a collection as `delete_face` does, picture by picture."""
         by_item: dict[str, list[str]] = {}

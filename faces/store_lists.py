@@ -255,6 +255,13 @@ class ListStore:
             rows = list(self._db[TOMBSTONES].find({"_id": {"$in": ids}}, {"media_id": 1}))
         return {row["media_id"] for row in rows}
 
+    def shown(self, collection: str, faces: Sequence[StoredFace]) -> Sequence[StoredFace]:
+        """Those of the faces that are not of a person who is being erased."""
+        if not any(face.subject_id for face in faces):
+            return faces
+        erasing, _ = self.leaving(collection)
+        return tuple(face for face in faces if face.subject_id not in erasing)
+
     def _visible(self, collection: str, query: Document) -> list[StoredFace]:
         erasing, deleting = self.leaving(collection)
         if erasing:

@@ -13,7 +13,7 @@ from typing import Any
 
 from pymongo import UpdateOne
 
-from faces import cursors, documents, identity
+from faces import cursors, documents, identity, tombstones
 from faces.database import (
     BULK,
     FACES,
@@ -273,6 +273,13 @@ class SubjectStore:
             params = {"subject_id": subject_id, "receipt_id": receipt_id}
             job_id = self._jobs.enqueue("erase", collection, params, session=session)
             self._leave(subject, "erasing", job_id, session, receipt_id=receipt_id)
+            # Before the job begins the item may be deleted and put again, or hold another picture
+            # for a while: from now on none of it brings the face back.
+            mine = {"collection": collection, "subject_id": subject_id}
+            rows = self._db[FACES].find(mine, tombstones.FACE_FIELDS, session=session).limit(BULK)
+            now = dt.datetime.now(dt.UTC)
+            stones = [tombstones.of_face(row, now, receipt_id=receipt_id) for row in rows]
+            tombstones.write(self._db, stones, session)
             return job_id
 
         return in_transaction(self._db, work)

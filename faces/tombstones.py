@@ -16,6 +16,8 @@ from faces import documents, identity
 from faces.database import BULK, TOMBSTONES, Db, Document, Session, translate
 from faces.errors import ConfigError
 
+FACE_FIELDS = ("collection", "media_id", "box", "frame")
+"""What has to be read of a face to write its tombstone."""
 _FIELDS = ("_id", "kind", "collection", "media_id", "box", "created_at", "receipt_id")
 
 

@@ -139,7 +139,7 @@ def _store(
         raise
     except Conflict as error:
         raise InvalidParameter(f"ExternalImageId: {error.detail}") from error
-    return result.faces
+    return store.shown(call.collection, result.faces)
 
 
 def _rest(analysis: Analysis, wanted: Sequence[int]) -> list[int]:

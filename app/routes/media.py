@@ -35,6 +35,7 @@ from app.schemas import (
 )
 from app.services import Services
 from app.wire import Box, ImageSize, Page, answer
+from faces.item_plan import ERASED
 from faces.records import API_SOURCE, ActiveModel, Item, PutResult
 from faces.types import Analysis, MediaInfo, MediaRef
 
@@ -146,13 +147,20 @@ def _merged(form: MediaForm, item: Item) -> MediaInfo:
 
 def _indexed(parts: Services, result: PutResult, model: str, timings: dict[str, float]) -> Indexed:
     item = result.item
+    shown = parts.store.shown(item.collection, result.faces)
+    unindexed = [
+        Unindexed(box=Box.of(entry.box), reason=entry.reason) for entry in result.unindexed
+    ]
+    unindexed += [
+        Unindexed(box=Box.of(face.box), reason=ERASED) for face in result.faces if face not in shown
+    ]
     return Indexed(
         media_id=item.media_id,
         image_id=item.image_id or "",
         collection=item.collection,
         model=model,
         unchanged=result.unchanged,
-        searchable=parts.searchable(item, result.faces),
+        searchable=parts.searchable(item, shown),
         faces=[
             IndexedFace(
                 face_id=face.face_id,
@@ -160,9 +168,9 @@ def _indexed(parts: Services, result: PutResult, model: str, timings: dict[str, 
                 confidence=face.confidence,
                 quality=face.quality,
             )
-            for face in result.faces
+            for face in shown
         ],
-        unindexed=[Unindexed(box=Box.of(u.box), reason=u.reason) for u in result.unindexed],
+        unindexed=unindexed,
         image=ImageSize(width=item.width, height=item.height),
         timings_ms=timings,
     )

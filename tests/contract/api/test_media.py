@@ -354,6 +354,23 @@ def test_deleting_a_collection_hides_it_at_once(
     assert job["waiting_for"] == "worker"
 
 
+def test_putting_a_photo_again_shows_nobody_who_is_being_erased(
+    client: httpx2.Client, collection: str, gallery: dict[str, Path]
+) -> None:
+    base = f"/v1/collections/{collection}"
+    photo = next(iter(gallery.values())).read_bytes()
+    faces = client.put(f"{base}/media/a", files={"image": photo}).json()["faces"]
+    client.post(f"{base}/subjects", json={"subject_id": "ada"})
+    ids = {"face_ids": [face["face_id"] for face in faces]}
+    client.post(f"{base}/subjects/ada/faces", json=ids).raise_for_status()
+    assert client.post(f"{base}/subjects/ada/erase").status_code == 202
+    for _ in range(2):  # unchanged, and new again: no worker has begun the erasure
+        answer = client.put(f"{base}/media/a", files={"image": photo}).json()
+        assert answer["faces"] == []
+        assert [entry["reason"] for entry in answer["unindexed"]] == ["erased"] * len(faces)
+        client.delete(f"{base}/media/a").raise_for_status()
+
+
 def test_people_get_faces_and_lose_them(
     client: httpx2.Client, collection: str, madonna: bytes, elton: bytes, problem: Check
 ) -> None:

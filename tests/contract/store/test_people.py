@@ -246,6 +246,33 @@ class TestErasing:
         assert [entry.reason for entry in again.unindexed] == ["erased"]
         assert len(again.faces) == 1
 
+    @pytest.mark.parametrize("first", ["deleted", "replaced"])
+    def test_an_erasure_that_has_not_begun_cannot_be_slipped_past(
+        self, searching: Searching, first: str
+    ) -> None:
+        self.ann(searching)
+        store = searching.store
+        job_id = store.subjects.erase("default", "ann")
+        ref = MediaRef("default", "p1", "api", "p1")
+        if first == "deleted":
+            store.delete_item("default", "p1", source="api", tombstone=True)
+        else:
+            store.put_item(ref, MediaInfo(), analysis(face(300, seed=8)), content="other")
+        again = store.put_item(ref, MediaInfo(), analysis(face(4, seed=7)), content="new")
+        assert ([entry.reason for entry in again.unindexed], again.faces) == (["erased"], ())
+        job = work(store, job_id)
+        assert job.result is not None
+        assert (job.result["faces_deleted"], job.done, job.total) == (5, 5, 5)
+
+    def test_a_put_does_not_show_who_is_being_erased(self, searching: Searching) -> None:
+        self.ann(searching)
+        store = searching.store
+        item = store.item("default", "p1")
+        assert store.shown("default", item.faces) == item.faces
+        store.subjects.erase("default", "ann")
+        assert all(face.subject_id != "ann" for face in store.shown("default", item.faces))
+        assert len(store.shown("default", item.faces)) == len(item.faces) - 1
+
     def test_the_item_lists_what_was_erased(self, searching: Searching) -> None:
         self.ann(searching)
         work(searching.store, searching.store.subjects.erase("default", "ann"))
