@@ -41,6 +41,29 @@ def web_struck(point: str, number: signal.Signals, client: Client, chance: rando
     system.start_web()
 
 
+def cancel_struck(
+    point: str, number: signal.Signals, client: Client, chance: random.Random
+) -> None:
+    """The web process ends at a point of cancelling a job: it ends, cancelled or done."""
+    system = client.system
+    fresh_listing(client, chance)
+    system.media_proxy.set("delay", seconds=0.5)
+    try:
+        job = client.start("backfill")
+        eventually(lambda: bool(system.lanes()), "no lane ran", 120)
+        with system.strike("web", point, number, 2) as reached:
+            client.call("POST", f"/v1/jobs/{job}/cancel")
+            if not reached():
+                raise Wrong(f"the point was not reached: {point}")
+    finally:
+        system.media_proxy.heal()
+    eventually(lambda: not system.alive("web"), "the struck web process did not end", 60)
+    del system.processes["web"]
+    system.start_web()
+    if job is None or client.wait(job)["state"] not in ("cancelled", "succeeded"):
+        raise Wrong("the cancelled job came to no end")
+
+
 def web_drained(client: Client, chance: random.Random) -> None:
     """kill -9 of the web process while it finishes what it had in hand after SIGTERM."""
     system = client.system
@@ -231,6 +254,7 @@ def model_struck(
     client: Client,
     chance: random.Random,
     role: str = "migrations",
+    delay: float = 0.0,
 ) -> None:
     """The switch to another model ends at a point, under work; the same command again ends it.
 
@@ -239,7 +263,7 @@ def model_struck(
     system = client.system
     nothing(client, chance)
     there = next(key for key in MODELS if key != system.active_model())
-    _struck(client, point, number, ["model", there], role=role)
+    _struck(client, point, number, ["model", there], role=role, delay=delay)
     some_work(client, chance)
     for step in (there, "prune"):
         _under_work(client, chance, step)
@@ -265,9 +289,10 @@ def _struck(
     argv: list[str],
     database: str | None = None,
     role: str = "migrations",
+    delay: float = 0.0,
 ) -> None:
     database = database or client.system.db.name
-    with client.system.strike(role, point, number) as reached:
+    with client.system.strike(role, point, number, delay=delay) as reached:
         client.system.run("migrations", *argv, check=False, MONGODB_DATABASE=database)
         if not reached():
             raise Wrong(f"the point was not reached: {point}")

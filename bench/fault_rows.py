@@ -67,6 +67,7 @@ def _fail(name: str, failing: Sequence[str], **data: object) -> Scenario:
 _web = functools.partial(_at, "web", strike=kills.web_struck)
 _index = functools.partial(_at, "index", strike=kills.lane_struck)
 _index_before_8 = functools.partial(_at, "index", strike=kills.lane_struck_before_8)
+_cancel = functools.partial(_at, "job", strike=kills.cancel_struck)
 _erase = functools.partial(_at, "erase", strike=kills.erase_struck)
 _collection = functools.partial(_at, "collection", strike=kills.collection_struck)
 _migrations = functools.partial(_at, "migrations", strike=kills.migration_struck)
@@ -125,6 +126,7 @@ SCENARIOS = (
     Scenario("worker: the holder of the lease paused, another takes over", acts.holder_paused),
     Scenario("worker: a second one, its clock an hour ahead", acts.skewed_worker),
     Scenario("job: cancelled when its process was killed", acts.cancelled),
+    *_cancel("after update likeness_jobs", name="cancelled, not answered"),
     *_collection("after delete likeness_faces", name="after its faces went"),
     *_collection("before delete likeness_collections", name="before it goes"),
     *_erase("after update likeness_tombstones", name="tombstones set, faces still there"),
@@ -161,7 +163,7 @@ SCENARIOS = (
     *_model("after faces.pipeline:Pipeline.embed_known", role="work",
             name="in the middle of re-embedding"),
     *_model("before faces.jobs:Jobs.end", role="work", name="re-embedded, not recorded"),
-    *_model("before migrations.runner:Runner.wait", name="index building"),
+    *_model("before migrations.runner:Runner.wait", delay=0.2, name="index building"),
     *_model("before faces.store_models:ModelStore.flip", name="index ready, not switched"),
     *_model("after faces.store_models:ModelStore.flip", name="switched, old one alive"),
     *_at("model", "after migrations.runner:Runner.send", kills.prune_struck,

@@ -26,6 +26,8 @@ from faces.settings import load
 
 ROOT = Path(__file__).resolve().parents[1]
 DATABASE = "faults"
+BUILD_MS = "500"
+"""So long a vector index is being built at least: what happens meanwhile can be met."""
 
 
 class Wrong(Exception):
@@ -65,7 +67,7 @@ class System:
     def up(self) -> None:
         """Start everything, and return when it is ready."""
         atlas = self._start("atlas", "localatlas", "serve", "--data", str(self.folder / "atlas"),
-                            "--enable-test-commands")  # fmt: skip
+                            "--enable-test-commands", "--build-delay", BUILD_MS)  # fmt: skip
         self.uri = _line(atlas)
         self.client: MongoClient[dict[str, Any]] = MongoClient(self.uri, tz_aware=True)
         self.db: Database[dict[str, Any]] = self.client[DATABASE]
