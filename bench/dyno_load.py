@@ -49,6 +49,10 @@ class Client:
             raise RuntimeError(f"the backfill was answered {status} {answer.get('code')}")
         return str(answer["job_id"])
 
+    def job(self, job: str) -> dict[str, Any]:
+        """How far a job is."""
+        return self._call("GET", f"/v1/jobs/{job}")[1]
+
     def wait_for_job(self, job: str, seconds: float) -> dict[str, Any]:
         """The job when it has succeeded. Raises RuntimeError when it has not, or not in time."""
         deadline = time.monotonic() + seconds
