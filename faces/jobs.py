@@ -47,7 +47,7 @@ class Jobs:
     """Creates, reads, claims and ends jobs."""
 
     def __init__(self, db: Db) -> None:
-        self._db = db
+        self._db = self.db = db
         self._presence = Presence(db)
 
     def enqueue(

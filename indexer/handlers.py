@@ -90,7 +90,7 @@ def sync(run: JobRun, settings: Settings) -> Mapping[str, Any]:
 
 def _sync(run: JobRun, opened: Run, halt: threading.Event) -> Mapping[str, Any]:
     _check_source(run, opened)
-    report = JobReport(run, halt)
+    report = JobReport(run, halt, deletions_count=True)
     changed = [str(key) for key in run.params.get("changed", ())]
     deleted = [str(key) for key in run.params.get("deleted", ())]
     tally = Tally(total=len({*changed, *deleted}))
@@ -102,7 +102,7 @@ def _sync(run: JobRun, opened: Run, halt: threading.Event) -> Mapping[str, Any]:
         if not due:
             break
         tried.update(due)
-        tally.total = tally.done + len(due)
+        tally.total = tally.done + tally.deleted + len(due)
         opened.sync(due, [], report=report, tally=tally)
     report.raise_ended()
     run.check()
@@ -145,8 +145,14 @@ def short_handlers() -> Mapping[str, Handler]:
 class JobReport:
     """Passes a run's progress on to its job; the job's end (cancelled, lost) stops the run."""
 
-    def __init__(self, run: JobRun, halt: threading.Event) -> None:
-        """`halt` is set when the job ends before its run does."""
+    def __init__(
+        self, run: JobRun, halt: threading.Event, *, deletions_count: bool = False
+    ) -> None:
+        """`halt` is set when the job ends before its run does.
+
+        With `deletions_count` what was deleted is among what is done: it was asked for by its key.
+        """
+        self._deletions_count = deletions_count
         self._run = run
         self._halt = halt
         self._ended: BaseException | None = None
@@ -154,7 +160,7 @@ class JobReport:
     def step(self, tally: Tally) -> None:
         """Counts, stored at most twice a second."""
         self._progress(
-            done=tally.done,
+            done=tally.done + (tally.deleted if self._deletions_count else 0),
             total=tally.total,
             faces=tally.faces,
             skipped=tally.skipped,

@@ -17,6 +17,7 @@ from app.forms import HookForm
 from app.routes.collections import accepted
 from app.schemas_service import JobAccepted
 from faces.errors import Forbidden, InvalidRequest, Unauthorized
+from faces.hook_jobs import note
 
 router = APIRouter(tags=["hooks"])
 MOST_SECONDS = 300
@@ -54,5 +55,5 @@ def cms_hook(
     ] = "",
 ) -> Response:
     """Look at one picture of the configured source again: it changed, or it is gone."""
-    params: dict[str, list[str]] = {str(event.event): [event.source_key]}
-    return accepted(parts.store.jobs.enqueue("sync", parts.settings.cms_collection, params))
+    collection = parts.settings.cms_collection
+    return accepted(note(parts.store.jobs, collection, event.event, event.source_key))

@@ -57,6 +57,15 @@ def test_a_signed_event_is_a_job_without_any_key(hooked: Service) -> None:
             assert client.get(f"/v1/jobs/{job}").json()["kind"] == "sync"
 
 
+def test_a_mass_of_events_is_no_mass_of_jobs(hooked: Service) -> None:
+    jobs = {
+        call(hooked, {"event": event, "source_key": f"burst/{number}"}).json()["job_id"]
+        for number in range(20)
+        for event in ("changed", "deleted")
+    }
+    assert len(jobs) == 1
+
+
 def test_an_event_that_is_not_signed_right_is_refused(hooked: Service, problem: Check) -> None:
     old = str(int(time.time()) - 3600)
     for answer in (

@@ -13,6 +13,7 @@ import pytest
 
 from faces.database import JOBS, LEASES, Db
 from faces.errors import Conflict, DatabaseUnavailable, LeaseLost, NotFound
+from faces.hook_jobs import MOST, note
 from faces.job_history import last_success, unfinished
 from faces.job_run import JobRun, run_claimed, run_next
 from faces.jobs import MAX_ATTEMPTS
@@ -320,6 +321,25 @@ class TestSources:
         assert taken(None) == {anyones, elsewhere, erase}
         db[JOBS].update_many({}, {"$set": {"created_at": ago - dt.timedelta(days=1)}})
         assert taken(None) == {mine, others, anyones, elsewhere, erase}
+
+    def test_events_are_gathered_until_a_worker_begins(self, store: Store, db: Db) -> None:
+        jobs = store.jobs
+        store.jobs.enqueue("sync", "default", {"source": "a", "changed": ["k"]})
+        store.jobs.enqueue("sync", "default", {"source": None, "due": True})
+        first = note(jobs, "default", "changed", "a/b")
+        assert note(jobs, "default", "changed", "a/b") == first
+        assert note(jobs, "default", "deleted", "c") == first
+        assert note(jobs, "press", "deleted", "c") != first
+        found = db[JOBS].find_one({"_id": first})
+        assert found is not None
+        assert found["params"] == {"changed": ["a/b"], "deleted": ["c"]}
+        while (claimed := jobs.claim(["sync"], HERE)) and claimed["_id"] != first:
+            pass
+        second = note(jobs, "default", "changed", "late")
+        assert second != first, "a job that has begun takes no more"
+        for number in range(MOST - 1):
+            db[JOBS].update_one({"_id": second}, {"$addToSet": {"params.changed": str(number)}})
+        assert note(jobs, "default", "changed", "one more") != second
 
     def test_what_is_still_to_be_done_for_a_source_is_known(self, store: Store, db: Db) -> None:
         def waits(source: str, *, under_way: bool = True) -> bool:
