@@ -17,6 +17,7 @@ from localatlas.errors import (
 )
 from localatlas.indexes import Build, Indexes
 from localatlas.pipeline import LIST_INDEXES, VECTOR_SEARCH, check_pipeline
+from localatlas.plain import Plain, plain
 from localatlas.requests import in_transaction, parse_list
 from localatlas.stage import VectorQuery, parse_stage
 
@@ -33,6 +34,27 @@ class Call:
     main: Namespace
     exchange: Exchange
     explained: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """An aggregate for the backend: `hits` and then the stages `rest`, or these alone.
+
+    `plain` is the cheaper way to the same, where there is one.
+    """
+
+    body: Body
+    collection: str
+    hits: list[rewrite.Hit] | None
+    rest: list[Body]
+    plain: Plain | None
+
+    def whole(self) -> Body:
+        """The aggregate with which the backend does it all."""
+        pipeline = self.rest
+        if self.hits is not None:
+            pipeline = rewrite.searched(self.hits, self.collection, self.rest)
+        return {**self.body, "pipeline": pipeline}
 
 
 class Aggregates:
@@ -55,7 +77,13 @@ class Aggregates:
                 raise
             return None
         prepared = await self._prepare(body, exchange)
-        return await exchange.run(prepared)
+        if prepared.plain is not None:
+            reply = await exchange.run({**prepared.body, "pipeline": prepared.plain.pipeline})
+            finished = prepared.plain.finish(reply)
+            if finished is not None:
+                return finished
+            await self._backend.close_cursor(reply, body, exchange)
+        return await exchange.run(prepared.whole())
 
     async def explain(self, body: Body, exchange: Exchange) -> Body | None:
         """The reply to an explain of an aggregate, or None when it holds none of our stages."""
@@ -65,11 +93,13 @@ class Aggregates:
         if not rewrite.mentions(inner.get("pipeline")):
             return None
         whole = {**inner, "$db": body.get("$db", "")}
-        prepared = await self._prepare(whole, exchange, explained=True)
+        prepared = (await self._prepare(whole, exchange, explained=True)).whole()
         prepared.pop("$db", None)
         return await exchange.run({**body, "explain": prepared})
 
-    async def _prepare(self, body: Body, exchange: Exchange, *, explained: bool = False) -> Body:
+    async def _prepare(
+        self, body: Body, exchange: Exchange, *, explained: bool = False
+    ) -> Prepared:
         """The aggregate for the backend; raises what the client is to be told instead."""
         pipeline = body["pipeline"]
         database = str(body.get("$db", ""))
@@ -92,14 +122,16 @@ class Aggregates:
         except CommandError:
             if isinstance(collection, str):
                 await self._backend.may_read(database, collection, exchange)
+            await self._backend.abort(body, exchange)
             raise
         explained = explained or body.get("explain") is True
         call = Call(body, (database, collection), exchange, explained)
-        prepared = {**body, "pipeline": await self._replaced(call.main, pipeline, call)}
+        hits, rest = await self._parts(call.main, pipeline, call)
         if rewrite.ours(pipeline[0]):
             # The server has no use for it, and does not look whether there is such an index.
-            prepared.pop("hint", None)
-        return prepared
+            body = {key: value for key, value in body.items() if key != "hint"}
+        simple = None if hits is None or explained else plain(hits, rest, body)
+        return Prepared(body, collection, hits, rest, simple)
 
     async def _replaced(
         self,
@@ -107,9 +139,26 @@ class Aggregates:
         pipeline: list[Body],
         call: Call,
         *,
-        keep_score: bool = False,
+        keep_score: bool,
     ) -> list[Body]:
         """The pipeline with our stages replaced, those of its sub-pipelines first."""
+        hits, rest = await self._parts(namespace, pipeline, call, keep_score=keep_score)
+        if hits is None:
+            return rest
+        return rewrite.searched(hits, namespace[1], rest, keep_score=keep_score)
+
+    async def _parts(
+        self,
+        namespace: Namespace,
+        pipeline: list[Body],
+        call: Call,
+        *,
+        keep_score: bool = False,
+    ) -> tuple[list[rewrite.Hit] | None, list[Body]]:
+        """The hits of the search that the pipeline begins with, if it does, and the other stages.
+
+        Ours are replaced in those.
+        """
         first = pipeline[0] if pipeline else {}
         searched, lists = VECTOR_SEARCH in first, LIST_INDEXES in first
         rest = []
@@ -117,13 +166,12 @@ class Aggregates:
             later = searched and (keep_score or rewrite.reads_score(pipeline[position + 1 :]))
             rest.append(await self._with_inner(namespace[0], stage, call, keep_score=later))
         if searched:
-            hits = await self._search(namespace, first[VECTOR_SEARCH], rest, call)
-            return rewrite.searched(hits, namespace[1], rest, keep_score=keep_score)
+            return await self._search(namespace, first[VECTOR_SEARCH], rest, call), rest
         if lists:
             await self._backend.may_read(*namespace, call.exchange)
             found = await self._backend.listed(namespace, parse_list(first[LIST_INDEXES]))
-            return rewrite.listed(found, rest)
-        return rest
+            return None, rewrite.listed(found, rest)
+        return None, rest
 
     async def _with_inner(
         self, database: str, stage: Body, call: Call, *, keep_score: bool

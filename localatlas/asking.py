@@ -11,7 +11,7 @@ from pymongo import AsyncMongoClient
 from localatlas.connection import Exchange
 from localatlas.errors import NAMESPACE_NOT_FOUND, CommandError, failure
 from localatlas.indexes import Indexes, described
-from localatlas.requests import Target
+from localatlas.requests import Target, in_transaction
 
 Body = dict[str, Any]
 Namespace = tuple[str, str]
@@ -62,6 +62,21 @@ class Asking:
         if not reply.get("ok"):
             raise Denied(reply)
         return reply
+
+    async def abort(self, body: Body, exchange: Exchange) -> None:
+        """Ends the transaction of a command that is refused here, as the server does then."""
+        if in_transaction(body):
+            abort: Body = {"abortTransaction": 1, "$db": "admin"}
+            abort |= {key: body[key] for key in ("lsid", "txnNumber", "autocommit") if key in body}
+            await exchange.run(abort)
+
+    async def close_cursor(self, reply: Body, body: Body, exchange: Exchange) -> None:
+        """Ends the cursor of a reply that the client does not get."""
+        identity = reply["cursor"]["id"]
+        if identity:
+            await exchange.run(
+                {"killCursors": body["aggregate"], "cursors": [identity], "$db": body["$db"]}
+            )
 
     async def existing(self, namespace: Namespace) -> bytes:
         """The collection's uuid; CommandError when there is no such collection."""

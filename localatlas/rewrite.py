@@ -159,7 +159,7 @@ def _fetched(hits: Sequence[Hit], collection: str, *, score: bool) -> Pipeline:
     return listed(wanted, rest)
 
 
-def _is_meta(value: Any) -> bool:
+def is_meta(value: Any) -> bool:
     """Whether this is the score, wanted."""
     return _meta_name(value) in SCORES
 
@@ -215,7 +215,7 @@ def _carrying(stage: Document) -> Pipeline:
     if name in ("$lookup", "$unionWith", "$graphLookup"):
         return [stage]
     if name == "$sort" and isinstance(value, dict):
-        keys = ((SCORE, -1) if _is_meta(order) else (key, order) for key, order in value.items())
+        keys = ((SCORE, -1) if is_meta(order) else (key, order) for key, order in value.items())
         return [{name: dict(keys)}]
     if name == "$facet" and isinstance(value, dict):
         return [{name: {key: _facet(sub) for key, sub in value.items()}}]
@@ -247,7 +247,7 @@ def _facet(pipeline: Any) -> Any:
 
 
 def _projection(value: Document) -> Pipeline:
-    scores = {key: f"${SCORE}" for key, inner in value.items() if _is_meta(inner)}
+    scores = {key: f"${SCORE}" for key, inner in value.items() if is_meta(inner)}
     others = {key: inner for key, inner in value.items() if key not in scores}
     if any(_excludes(inner) for key, inner in others.items() if key != "_id"):
         # A projection cannot remove some fields and compute others: two stages can.
@@ -267,7 +267,7 @@ def _replaced(value: Any) -> Any:
 
 
 def _hidden(value: Any) -> Any:
-    if _is_meta(value):
+    if is_meta(value):
         return f"${SCORE}"
     return _without_score() if value == "$$ROOT" or value == "$$CURRENT" else None
 
