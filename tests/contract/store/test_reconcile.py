@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from faces.database import FACES, MODELS
-from faces.errors import LeaseLost
+from faces.errors import InvalidImage, LeaseLost
 from faces.leases import Holder, Lease
 from faces.records import KnownItem
 from faces.store import Store
@@ -26,6 +26,11 @@ from indexer.sync import Sync
 from tests.faces_made import analysis, face
 
 
+def one_face(data: bytes) -> Sequence[Analysis]:
+    """A face whose vector depends on the bytes."""
+    return (analysis(face(0, seed=zlib.crc32(data) % 1000)),)
+
+
 class Analyst:
     """Counts pictures; `before` is called with each one's number."""
 
@@ -35,11 +40,12 @@ class Analyst:
         self.seen = 0
         self.before: Callable[[int], None] = lambda number: None
         self.forgotten: Callable[[], object] = lambda: None
+        self.look: Callable[[bytes], Sequence[Analysis]] = one_face
 
     def analyse(self, data: bytes) -> Sequence[Analysis]:
         self.seen += 1
         self.before(self.seen)
-        return (analysis(face(0, seed=zlib.crc32(data) % 1000)),)
+        return self.look(data)
 
     def forget(self) -> None:
         self.forgotten()
@@ -246,8 +252,40 @@ def test_one_deleted_while_many_are_stored_together_stays_deleted(bench: Bench) 
     assert outcome.complete
     assert bench.media() == set(names[3:])
     assert bench.store.db[FACES].count_documents({}) == len(names) - 3
-    assert outcome.tally.indexed + outcome.tally.tombstoned == len(names)
+    tally = outcome.tally
+    assert tally.indexed + tally.tombstoned + tally.conflicts == len(names)
     assert len(report.cursors) == 15
+
+
+def test_a_changed_picture_that_is_broken_leaves_the_last_good_faces(bench: Bench) -> None:
+    bench.fill(*SIX)
+    bench.run()
+    before = bench.store.item("default", "0.jpg")
+    good = bench.analyst.look
+
+    def look(data: bytes) -> Sequence[Analysis]:
+        if data.startswith(b"broken"):
+            raise InvalidImage("truncated", "The picture ends before all of its pixels are there.")
+        return good(data)
+
+    bench.analyst.look = look
+    (bench.root / "0.jpg").write_bytes(b"broken 1")
+    outcome, _ = bench.run()
+    assert (outcome.tally.failed, outcome.tally.unchanged) == (1, 5)
+    item = bench.store.item("default", "0.jpg")
+    assert (item.state, item.error, item.error_permanent) == ("failed", "truncated", True)
+    assert item.faces == before.faces
+    assert (item.sha256, item.image_id) == (before.sha256, before.image_id)
+    # It is not looked at again before it changes, and when it is mended the face is the same.
+    bench.analyst.seen = 0
+    outcome, _ = bench.run()
+    assert (outcome.tally.broken, bench.analyst.seen) == (1, 0)
+    (bench.root / "0.jpg").write_bytes(b"mended")
+    outcome, _ = bench.run()
+    assert outcome.tally.indexed == 1
+    mended = bench.store.item("default", "0.jpg")
+    assert mended.state == "done"
+    assert [f.face_id for f in mended.faces] == [f.face_id for f in before.faces]
 
 
 def test_a_picture_of_a_model_that_was_switched_meanwhile_is_looked_at_anew(bench: Bench) -> None:
