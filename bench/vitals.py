@@ -21,13 +21,17 @@ LIMIT_MIB = 512.0
 
 @dataclass(slots=True)
 class Series:
-    """The samples of one role: when, MiB (proportional), threads, open files; and whose."""
+    """The samples of one role: when, MiB (proportional), threads, open files; and whose.
+
+    `highest` is the most resident memory that one of them ever had, between samples too, in MiB.
+    """
 
     at: list[float] = field(default_factory=list)
     memory: list[float] = field(default_factory=list)
     threads: list[float] = field(default_factory=list)
     files: list[float] = field(default_factory=list)
     pids: set[int] = field(default_factory=set)
+    highest: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +70,9 @@ class Vitals:
         for name, series in sorted(self.series.items()):
             dyno = name in ("web, whole", "worker, whole")
             note = f"median {np.median(series.memory):.0f}"
-            if not name.endswith(", whole") and len(series.pids) > 1:
-                note += f", {len(series.pids)} one after another"
+            if not name.endswith(", whole"):
+                note += f", resident {series.highest:.0f} between samples"
+                note += f", {len(series.pids)} of them" if len(series.pids) > 1 else ""
             rows.append(Row(f"{name}, memory at most", round(max(series.memory)), "MiB",
                             goal=LIMIT_MIB if dyno else None, note=note))  # fmt: skip
         return rows
@@ -103,7 +108,9 @@ class Vitals:
                 for name in (doing, f"{root}, whole"):
                     so_far = sums.setdefault(name, [0.0, 0.0, 0.0])
                     sums[name] = [a + b for a, b in zip(so_far, taken, strict=True)]
-                    self.series.setdefault(name, Series()).pids.add(process.pid)
+                    series = self.series.setdefault(name, Series())
+                    series.pids.add(process.pid)
+                    series.highest = max(series.highest, _highest(process.pid))
         for name, (memory, threads, files) in sums.items():
             series = self.series[name]
             series.at.append(now)
@@ -147,7 +154,15 @@ def _doing(process: psutil.Process) -> str:
 
 
 def _pss(pid: int) -> float:
-    for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
-        if line.startswith("Pss:"):
+    return _mib(pid, "smaps_rollup", "Pss:")
+
+
+def _highest(pid: int) -> float:
+    return _mib(pid, "status", "VmHWM:")
+
+
+def _mib(pid: int, file: str, key: str) -> float:
+    for line in Path(f"/proc/{pid}/{file}").read_text().splitlines():
+        if line.startswith(key):
             return int(line.split()[1]) / 1024
     return 0.0

@@ -7,7 +7,9 @@ import os
 import secrets
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import httpx2
 import pytest
@@ -205,6 +207,33 @@ def test_a_key_over_its_rate_is_told_to_wait_and_others_are_not(
             for n in range(21)
         ]
         assert [answer.status_code for answer in forged] == [401] * 20 + [429]
+
+
+def test_one_key_that_floods_takes_nothing_from_another(
+    start: Start, migrated: dict[str, str]
+) -> None:
+    service = start(
+        **migrated,
+        FACE_RECOGNITION_ENABLED="false",
+        API_KEYS=",".join([entry("search", "search"), entry("admin", "admin")]),
+        RATE_LIMIT_PER_KEY="100/hour",
+        RATE_LIMIT_PER_ADDRESS="",
+    )
+
+    def ask(key: str, times: int) -> list[httpx2.Response]:
+        with service.client() as client:
+            headers = {"x-api-key": KEYS[key]}
+            return [client.get("/v1/models", headers=headers) for _ in range(times)]
+
+    with ThreadPoolExecutor(7) as threads:
+        flood = [threads.submit(ask, "search", 100) for _ in range(6)]
+        quiet = threads.submit(ask, "admin", 80)
+        greedy = [answer for asked in flood for answer in asked.result()]
+        assert [answer.status_code for answer in quiet.result()] == [200] * 80
+    assert Counter(answer.status_code for answer in greedy) == {200: 100, 429: 500}
+    refused = [answer for answer in greedy if answer.status_code == 429]
+    assert {answer.json()["code"] for answer in refused} == {"rate_limited"}
+    assert all(1 <= int(answer.headers["retry-after"]) <= 3600 for answer in refused)
 
 
 @pytest.fixture(scope="module")
