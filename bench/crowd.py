@@ -47,6 +47,8 @@ class Crowd:
 
     def start(self, name: str, clients: int, act: Act, manners: Manners | None = None) -> None:
         """Start clients that repeat `act`, which gets the client's number plus 100 a turn."""
+        if not clients:
+            return
         self._began = self._began or time.monotonic()
         self.took.setdefault(name, [])
         self.codes.setdefault(name, Counter())

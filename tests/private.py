@@ -16,6 +16,7 @@ PATTERNS = {
     "a JPEG": re.compile(rb"\xff\xd8\xff|\\xff\\xd8|/9j/[24]"),
     "a PNG": re.compile(rb"\x89PNG|\\x89PNG|iVBORw0KGgo"),
     "a WebP": re.compile(rb"RIFF.{4}WEBP|UklGR[A-Za-z0-9+/]{7}XRUJQ", re.DOTALL),
+    "bytes as Python shows them": re.compile(rb"(?:\\(?:x[0-9a-f]{2}|[nrt])[^\\]{0,6}){32}"),
     "a database password": re.compile(rb"mongodb(?:\+srv)?://[^\s:/@]+:(?![*<.]|PASS)[^\s@]+@"),
 }
 _SHORTEST = 8

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -103,6 +104,8 @@ def test_private_things_are_known_by_how_they_look() -> None:
         (json.dumps(vector), "numbers of an embedding"),
         (str(vector).replace(",", ""), "numbers of an embedding"),
         (repr(jpeg), "a JPEG"),
+        (repr(struct.pack("<128f", *vector)), "bytes as Python shows them"),
+        (struct.pack("<128f", *vector).hex(), "more than 400 bytes in base64"),
         (base64.b64encode(jpeg).decode(), "a JPEG"),
         (base64.b64encode(bytes(range(200)) * 3).decode(), "more than 400 bytes in base64"),
         (f"cannot reach mongodb://user:secret@db.example/ {MARK}", "a database password"),
