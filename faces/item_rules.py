@@ -58,13 +58,22 @@ def check_began(old: Document | None, began_rev: int | None) -> None:
 
 def check_owner(old: Document | None, ref: MediaRef) -> None:
     """Raises Conflict when another source, or another key of this source, owns the id."""
+    if detail := taken(old, ref.source, stored_key(ref)):
+        raise Conflict("Another source owns this id." if ref.source == API_SOURCE else detail)
+
+
+def taken(old: Document | None, source: str, key: str) -> str | None:
+    """Who has the id already, as a sentence; None when it is free or this item's own."""
     if old is None or old["state"] == "gone":
-        return
-    if old["source"] != ref.source:
-        api = ref.source == API_SOURCE
-        raise Conflict("Another source owns this id." if api else owned_by(old["source"]))
-    if old.get("source_key") != stored_key(ref):
-        raise Conflict("Another item of this source has this id.")
+        return None
+    if old["source"] != source:
+        return owned_by(old["source"])
+    if old.get("source_key") != key:
+        return (
+            "Another item of this source has this id: the two names differ only in how an accent is"
+            " written (Unicode NFC and NFD). Rename one of them."
+        )
+    return None
 
 
 def owned_by(source: str) -> str:

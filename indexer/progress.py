@@ -156,7 +156,7 @@ def summary(tally: Tally, seconds: float, *, name: str, collection: str) -> str:
         (tally.deleted, f"deleted ({tally.faces_deleted} faces)"),
         (tally.waiting, "waiting for another try"),
         (tally.tombstoned, "deleted through the API and left out"),
-        (tally.conflicts, "with an id that another source owns"),
+        (tally.conflicts, "with an id that is taken"),
         (tally.failed, "failed"),
         (tally.broken, "still broken"),
     ):

@@ -245,8 +245,7 @@ class Reconciler:
         for task in tasks:
             key = identity.media_key(self._collection, task.entry.media_id)
             media = before.items[key].media if key in before.items else None
-            if media is not None and media["state"] != "gone" and media["source"] != self._name:
-                detail = item_rules.owned_by(media["source"])
+            if detail := item_rules.taken(media, self._name, task.entry.key):
                 result = Result(task.entry.key, "conflicts", reason="conflict", detail=detail)
                 self._count_now(page, result)
             else:

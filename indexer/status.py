@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import threading
 from collections.abc import Iterator
 
 from faces.audit import states
 from faces.database import connect, database
+from faces.errors import ConfigError
 from faces.presence import WORKER
 from faces.records import Job
 from faces.settings import Settings
@@ -38,11 +40,12 @@ def lines(settings: Settings) -> Iterator[str]:
 
 
 def _source(settings: Settings, store: Store) -> Iterator[str]:
-    source = source_of(settings, threading.Event())
     try:
-        name = name_of(settings, source)
-    finally:
-        source.close()
+        with contextlib.closing(source_of(settings, threading.Event())) as source:
+            name = name_of(settings, source)
+    except ConfigError as error:
+        yield f"source: {error.detail}"
+        return
     holder = store.leases.holder(f"source:{name}")
     held = "idle" if holder is None else f"being indexed by process {holder.pid} ({holder.role})"
     yield f"source: {name} ({settings.cms_source}) → {settings.cms_collection}, {held}"

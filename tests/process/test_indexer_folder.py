@@ -86,7 +86,7 @@ def test_an_id_that_another_source_owns_is_a_recorded_conflict(
     index.once("--folder", str(folder), "--source-name", "first")
     before = index.state()
     said = index.once("--folder", str(folder), "--source-name", "second")
-    assert f"{len(jpegs(folder))} with an id that another source owns" in said
+    assert f"{len(jpegs(folder))} with an id that is taken" in said
     assert "CMS_SOURCE_NAME=first" in said, "it says what to do about it"
     assert index.state() == before
 
@@ -176,6 +176,11 @@ def test_a_missing_folder_and_a_missing_setup_are_plain_sentences(
     assert "No source is configured" in index.once(status=1)
     empty = index.once("--folder", str(tmp_path), status=1, MONGODB_DATABASE="t_not_set_up")
     assert "python -m migrations up" in empty
+    lost = {"CMS_SOURCE": "folder", "CMS_FOLDER": str(tmp_path / "none")}
+    status = index.run("status", **lost)
+    assert status.returncode == 0
+    assert "source: The folder to index cannot be opened" in status.stdout
+    assert "jobs" in status.stdout
 
 
 def test_names_are_normalised_and_the_original_kept(
@@ -191,3 +196,10 @@ def test_names_are_normalised_and_the_original_kept(
     assert item["source_key"] == decomposed
     assert "(bad_name)" in said
     assert "1 unchanged" in index.once("--folder", str(folder))
+
+    # The same name in the other way of writing: said, and never fetched for nothing.
+    shutil.copy(photo, folder / "caf\u00e9.jpg")
+    said = index.once("--folder", str(folder))
+    assert "1 with an id that is taken" in said
+    assert "NFC" in said
+    assert index.media()["caf\u00e9.jpg"]["source_key"] == decomposed
