@@ -6,9 +6,12 @@ delete is told so and writes nothing.
 
 from __future__ import annotations
 
+import dataclasses
 import datetime as dt
 import itertools
 from collections.abc import Mapping, Sequence
+
+from pymongo import UpdateOne
 
 from faces import documents, identity, item_rules
 from faces.database import (
@@ -24,7 +27,7 @@ from faces.errors import Conflict, InvalidRequest
 from faces.item_before import Before, ItemBefore
 from faces.item_plan import after, plan_info
 from faces.item_put import ItemPlan, Put, Rules, check_put, is_live, plan_put
-from faces.item_writes import ItemWrites, Write, media_write
+from faces.item_writes import ItemWrites, Together, Write, media_write
 from faces.leases import Fence, check_fence
 from faces.records import API_SOURCE, Item, KnownItem, PutResult
 from faces.store_models import check_covered
@@ -118,8 +121,8 @@ class MediaStore(ItemWrites):
                 name: self._declared(name, session) for name in {put.ref.collection for put in puts}
             }
             counts: list[int | None] = []
-            writes: list[Write] = []
             models: set[str] = set()
+            made = Together()
             for put in puts:
                 known = put.before.of(put.ref) if put.before is not None else None
                 if known is None:
@@ -135,14 +138,38 @@ class MediaStore(ItemWrites):
                 counts.append(len(plan.faces.order))
                 if plan.faces.order:
                     models |= {analysis.model for analysis in put.analyses}
-                writes += self._writes_of(put, plan, {}, known.media, rules.fence, now=now)[1]
+                self._add(made, put, plan, known.media, rules.fence, now=now)
             for model in models:
                 check_covered(self._db, [model], session)
-            self._write_all(writes, session)
+            self._write_together(made, session)
             return counts
 
         now = dt.datetime.now(dt.UTC)
         return in_transaction(self._db, work)
+
+    def _add(
+        self,
+        made: Together,
+        put: Put,
+        plan: ItemPlan,
+        old: Document | None,
+        fence: Fence | None,
+        *,
+        now: dt.datetime,
+    ) -> None:
+        """Adds one item's writes to `made`."""
+        namespace = f"{self._db.name}.{MEDIA}"
+        media, write = media_write(
+            put.ref, old, plan.fields, fence, changed=plan.changed, now=now, namespace=namespace
+        )
+        made.faces += plan.faces.inserts
+        made.changes += self._item_writes(
+            put.ref, dataclasses.replace(plan.faces, inserts=()), {}, None
+        )
+        if isinstance(write, UpdateOne):
+            made.items.append(write)
+        elif write is not None:
+            made.media.append(media)
 
     def _writes_of(
         self,
