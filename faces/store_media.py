@@ -105,12 +105,10 @@ class MediaStore(ItemWrites):
         """How many faces each of the pictures has, stored in one transaction.
 
         None stands for a picture that has to be stored by itself, by `put`: what was known of its
-        item (`Put.before`) does not allow the write or is not known, or the server takes no writes
-        to several collections at once, or the transaction met another writer; then nothing at all
-        was written. Raises as `put` does for what concerns all of them.
+        item (`Put.before`) does not allow the write or is not known, or the server does not take
+        changes of several collections at once, or the transaction met another writer; then nothing
+        at all was written. Raises as `put` does for what concerns all of them.
         """
-        if not self._one_command():
-            return [None] * len(puts)
         attempts = itertools.count()
 
         def work(session: Session) -> list[int | None]:
@@ -139,6 +137,8 @@ class MediaStore(ItemWrites):
                 if plan.faces.order:
                     models |= {analysis.model for analysis in put.analyses}
                 self._add(made, put, plan, known.media, rules.fence, now=now)
+            if (made.changes or made.items) and not self._one_command():
+                return [None] * len(puts)
             for model in models:
                 check_covered(self._db, [model], session)
             self._write_together(made, session)
