@@ -10,6 +10,7 @@ import base64
 import binascii
 import contextlib
 import re
+import threading
 import traceback
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
@@ -41,15 +42,17 @@ M = TypeVar("M", bound=BaseModel)
 
 
 class Budget:
-    """How many bytes of bodies this process holds at once; more are turned away as busy.
+    """How many bytes of bodies and fetched pictures this process holds at once; more is busy.
 
-    With `whole` it is a part of that budget: what is taken here counts there, too.
+    Safe to share by threads. With `whole` it is a part of that budget: what is taken here counts
+    there, too.
     """
 
     def __init__(self, most: int, whole: Budget | None = None) -> None:
         self.most = most
         self.held = 0
         self._whole = whole
+        self._lock = threading.Lock()
 
     def take(self, size: int, mine: int = 0) -> None:
         """Count `size` more bytes of a request that holds `mine` already.
@@ -57,19 +60,21 @@ class Budget:
         Raises Busy when they do not fit beside those of others. A body that is alone is let in:
         no later try would find more room.
         """
-        if self.held + size > self.most and self.held > mine:
-            raise Busy(
-                "Too many uploads are under way at once: try again in a moment.", retry_after=2
-            )
-        if self._whole is not None:
-            self._whole.take(size, mine)
-        self.held += size
+        with self._lock:
+            if self.held + size > self.most and self.held > mine:
+                raise Busy(
+                    "Too many uploads are under way at once: try again in a moment.", retry_after=2
+                )
+            if self._whole is not None:
+                self._whole.take(size, mine)
+            self.held += size
 
     def give_back(self, size: int) -> None:
         """Those bytes are gone."""
-        self.held -= size
-        if self._whole is not None:
-            self._whole.give_back(size)
+        with self._lock:
+            self.held -= size
+            if self._whole is not None:
+                self._whole.give_back(size)
 
 
 @dataclass(frozen=True, slots=True)

@@ -152,16 +152,30 @@ def body(shape: Shape[M], *, stranger: bool = False) -> Callable[..., AsyncItera
 
 @dataclass(frozen=True, slots=True)
 class Client:
-    """The client: `gone` is set when it hangs up, `deadline` is on the monotonic clock."""
+    """The client: `gone` is set when it hangs up, `deadline` is on the monotonic clock.
+
+    `take` counts bytes that its request holds besides its body; it raises Busy.
+    """
 
     gone: threading.Event
     deadline: float
+    take: Callable[[int], None]
 
 
-async def client(exchange: ExchangeDep) -> Client:
+async def client(parts: ServicesDep, exchange: ExchangeDep) -> AsyncIterator[Client]:
     """The client, watched from now on. The body must have been read."""
     exchange.watch()
-    return Client(exchange.gone, exchange.deadline)
+    held = 0
+
+    def take(size: int) -> None:
+        nonlocal held
+        parts.budget.take(size, held)
+        held += size
+
+    try:
+        yield Client(exchange.gone, exchange.deadline, take)
+    finally:
+        parts.budget.give_back(held)
 
 
 ClientDep = Annotated[Client, Depends(client)]

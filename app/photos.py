@@ -15,15 +15,18 @@ PICTURE_FORMS = ("image", "image_url", "image_base64")
 
 
 def fetch(parts: Services, client: Client, url: str) -> bytes:
-    """The bytes behind an allow-listed URL. Raises UrlNotAllowed, FetchFailed or ImageTooLarge."""
+    """The bytes behind an allow-listed URL. Raises UrlNotAllowed, FetchFailed, ImageTooLarge or
+    Busy."""
     cap = parts.settings.max_upload_bytes
     with parts.fetch_gate.place(client.gone, client.deadline):
         try:
-            return parts.fetcher.get(url, max_bytes=cap).body
+            body = parts.fetcher.get(url, max_bytes=cap).body
         except FetchFailed as error:
             if error.reason == "too_large":
                 raise ImageTooLarge(f"image_url: more than {cap} bytes.") from error
             raise
+    client.take(len(body))
+    return body
 
 
 def picture(

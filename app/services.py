@@ -45,6 +45,8 @@ GATE_WIDTH = 2
 GATE_QUEUE = 16
 FETCH_WIDTH = 4
 FETCH_QUEUE = 8
+ORIGINALS_QUEUE = 16
+"""A gallery asks for many thumbnails, and each is made of a whole picture."""
 FETCH_SECONDS = 10.0
 PART_SECONDS = 1.0
 INDEX_LAG = dt.timedelta(seconds=5)
@@ -73,6 +75,7 @@ class Services:
     originals: LateFetcher
     gate: Gate
     fetch_gate: Gate
+    originals_gate: Gate
     budget: Budget
     strangers: Budget
     thumbnails: Thumbnails
@@ -144,6 +147,17 @@ class Services:
             return False
         old = dt.datetime.now(dt.UTC) - INDEX_LAG
         return item.updated_at < old and all(active.key in face.models for face in faces)
+
+    def thumbnail(
+        self, item: Item, crop: bytes | None, gone: threading.Event, deadline: float
+    ) -> tuple[bytes, bool]:
+        """A thumbnail of an item, and whether it may be kept. Raises NotFound, Busy."""
+        return self.thumbnails.of(
+            item,
+            crop,
+            lambda data: self.shrink(data, gone),
+            lambda: self.originals_gate.place(gone, deadline),
+        )
 
     def shrink(self, data: bytes, gone: threading.Event) -> bytes:
         """A thumbnail of a picture; works without a model, too."""
@@ -244,6 +258,7 @@ def build(settings: Settings, metrics: Metrics, *, encoder_only: bool = False) -
         fetcher=fetcher,
         gate=gate,
         fetch_gate=Gate(FETCH_WIDTH, FETCH_QUEUE),
+        originals_gate=Gate(FETCH_WIDTH, ORIGINALS_QUEUE),
         budget=budget,
         strangers=Budget(STRANGERS_PICTURES * settings.max_upload_bytes, budget),
         originals=originals,

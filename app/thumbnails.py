@@ -6,6 +6,7 @@ import hashlib
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 
 from faces.errors import Busy, ImageError, NotFound
 from faces.originals import Originals
@@ -14,6 +15,7 @@ from faces.records import Item
 MOST_BYTES = 8 * 1024 * 1024
 """What the cache holds at most; a thumbnail has about 15 kB."""
 Shrink = Callable[[bytes], bytes]
+Place = Callable[[], AbstractContextManager[None]]
 
 
 class Thumbnails:
@@ -26,8 +28,12 @@ class Thumbnails:
         self._kept: OrderedDict[str, bytes] = OrderedDict()
         self._size = 0
 
-    def of(self, item: Item, crop: bytes | None, shrink: Shrink) -> tuple[bytes, bool]:
-        """The thumbnail of an item, and whether it may be kept. Raises NotFound.
+    def of(
+        self, item: Item, crop: bytes | None, shrink: Shrink, place: Place
+    ) -> tuple[bytes, bool]:
+        """The thumbnail of an item, and whether it may be kept. Raises NotFound, and Busy.
+
+        `place` is held while the whole picture is: only so many are at once.
 
         From its source, or else its kept crop. What the source holds now may be another picture
         than the one indexed: that is shown only where there is no crop, and never kept, as the
@@ -39,24 +45,39 @@ class Thumbnails:
             if kept is not None:
                 self._kept.move_to_end(image_id)
                 return kept, True
-        data = self._originals.read(item, max_bytes=self._max_bytes)
-        made = None
-        same = data is not None and hashlib.sha256(data).hexdigest() == item.sha256
-        if data is not None and (same or crop is None):
-            try:
-                made = shrink(data)
-            except Busy:
-                if crop is None:
-                    raise
-            except ImageError:
-                made = None
+        try:
+            with place():
+                made, same, gone = self._made(item, shrink, whatever=crop is None)
+        except Busy:
+            if crop is None:
+                raise
+            return crop, False
         if made is None:
             if crop is None:
                 raise NotFound("The picture cannot be read from here, and no crop of it is kept.")
-            return crop, data is None
+            return crop, gone
         if same:
             self._keep(image_id, made)
         return made, same
+
+    def _made(
+        self, item: Item, shrink: Shrink, *, whatever: bool
+    ) -> tuple[bytes | None, bool, bool]:
+        """A thumbnail of what the source holds now, or None; same; nothing there.
+
+        `same` says that it is the picture that was indexed; another one is made into a thumbnail
+        only for `whatever`.
+        """
+        data = self._originals.read(item, max_bytes=self._max_bytes)
+        if data is None:
+            return None, False, True
+        same = hashlib.sha256(data).hexdigest() == item.sha256
+        if not same and not whatever:
+            return None, False, False
+        try:
+            return shrink(data), same, False
+        except ImageError:
+            return None, same, False
 
     def forget(self, image_id: str) -> None:
         """Drop a picture's thumbnail."""

@@ -111,7 +111,7 @@ class Endpoint:
                 take(2 * len(chunk))
                 body += chunk
             exchange.watch()
-            client = Client(exchange.gone, exchange.deadline)
+            client = Client(exchange.gone, exchange.deadline, take)
             whole = bytes(body)
             body.clear()
             take(strictjson.weight(whole))

@@ -63,10 +63,12 @@ def _object(call: Call, place: Mapping[str, str]) -> bytes:
             "was indexed. Buckets of S3 are not reached."
         )
     cap = parts.settings.max_upload_bytes
-    data = Originals(folders_of(parts.settings), parts.originals).read(item, max_bytes=cap)
+    with parts.originals_gate.place(call.client.gone, call.client.deadline):
+        data = Originals(folders_of(parts.settings), parts.originals).read(item, max_bytes=cap)
     if data is None:
         raise NoSuchObject(
             f"S3Object: the item's picture cannot be read from its source now, or has more than "
             f"{cap} bytes."
         )
+    call.client.take(len(data))
     return data

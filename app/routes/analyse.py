@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import Annotated
 
 from fastapi import APIRouter, Depends
@@ -113,7 +114,7 @@ def embed_batch(
     _check_model(parts, incoming.form.model)
     if not incoming.pictures:
         raise InvalidRequest.field("body", "needs at least one of image_1 to image_8")
-    hurried = Client(client.gone, client.deadline - SPARE_SECONDS)
+    hurried = replace(client, deadline=client.deadline - SPARE_SECONDS)
     items = [
         item(parts, hurried, name, incoming.pictures[name])
         for name in EMBED_MANY.pictures

@@ -160,7 +160,7 @@ def _match(parts: Services, client: Client, match: Any, *, thumbnail: bool) -> d
     if thumbnail:
         try:
             item, crop = parts.store.picture(match.collection, match.image_id)
-            jpeg, _ = parts.thumbnails.of(item, crop, lambda data: parts.shrink(data, client.gone))
+            jpeg, _ = parts.thumbnail(item, crop, client.gone, client.deadline)
             source = _data_uri(jpeg)
         except (NotFound, ImageError):
             source = None

@@ -34,7 +34,7 @@ def thumbnail(
     headers = {"etag": f'"{image_id}"', "cache-control": CACHE}
     if if_none_match == headers["etag"]:
         return Response(status_code=304, headers=headers)
-    jpeg, lasting = parts.thumbnails.of(item, crop, lambda data: parts.shrink(data, client.gone))
+    jpeg, lasting = parts.thumbnail(item, crop, client.gone, client.deadline)
     if not lasting:
         headers = {"cache-control": "no-store"}
     return Response(jpeg, media_type="image/jpeg", headers=headers)

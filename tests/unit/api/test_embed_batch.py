@@ -22,7 +22,7 @@ def pipeline(model: str | None) -> Iterator[None]:
 def late(gate: Gate, seconds: float) -> str:
     """The code of a picture's error when the time for it ends in so many seconds."""
     parts: Any = SimpleNamespace(engine=SimpleNamespace(pipeline=pipeline), gate=gate)
-    client = Client(threading.Event(), time.monotonic() + seconds)
+    client = Client(threading.Event(), time.monotonic() + seconds, lambda size: None)
     answer = item(parts, client, "image_2", b"x")
     assert answer.embedded is None
     assert answer.error is not None
