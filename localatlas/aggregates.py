@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from localatlas import rewrite
 from localatlas.asking import Asking, Body, Namespace
 from localatlas.connection import Exchange
+from localatlas.counting import counted
 from localatlas.errors import (
     INVALID_NAMESPACE,
     NOT_FIRST_STAGE,
@@ -65,8 +66,8 @@ class Aggregates:
         self._backend = backend
 
     async def aggregate(self, body: Body, exchange: Exchange) -> Body | None:
-        """The reply to an aggregate, or None when it holds none of our stages."""
-        pipeline = body.get("pipeline")
+        """The reply to an aggregate, or None when it holds nothing for us to change."""
+        pipeline = counted(body.get("pipeline"))
         if not rewrite.mentions(pipeline):
             try:
                 rewrite.check_scores(pipeline)
@@ -75,8 +76,10 @@ class Aggregates:
                     database = str(body.get("$db", ""))
                     await self._backend.may_read(database, body["aggregate"], exchange)
                 raise
-            return None
-        prepared = await self._prepare(body, exchange)
+            if pipeline is body.get("pipeline"):
+                return None
+            return await exchange.run({**body, "pipeline": pipeline})
+        prepared = await self._prepare({**body, "pipeline": pipeline}, exchange)
         if prepared.plain is not None:
             reply = await exchange.run({**prepared.body, "pipeline": prepared.plain.pipeline})
             finished = prepared.plain.finish(reply)

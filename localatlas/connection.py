@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Protocol
 
 from localatlas import wire
+from localatlas.names import Names, keeps_names
 from localatlas.upstream import Upstream
 
 log = logging.getLogger(__name__)
@@ -35,7 +36,7 @@ ANSWERED = frozenset(
 WATCHED = frozenset({"create", "collMod", "update", "findAndModify", "findandmodify", "bulkWrite"})
 LONGEST_WATCHED = 256 * 1024
 # An aggregate that mentions none of these is the backend's business.
-STAGES = (b"$vectorSearch", b"$listSearchIndexes", b"vectorSearchScore")
+STAGES = (b"$vectorSearch", b"$listSearchIndexes", b"vectorSearchScore", b"$count")
 _READ_AHEAD = 256 * 1024
 
 
@@ -66,7 +67,9 @@ class Connection(asyncio.Protocol):
         closed: Callable[[Connection], None],
         *,
         held: Callable[[str, int], bool],
+        names: Names,
     ) -> None:
+        self._names = names
         self._answer = answer
         self._held = held
         self._dial = dial
@@ -115,6 +118,7 @@ class Connection(asyncio.Protocol):
         if self.transport is not None:
             self.transport.close()
         self.backend.close()
+        self._names.lost(self)
 
     def pause_writing(self) -> None:
         self.backend.pause()
@@ -182,6 +186,7 @@ class Connection(asyncio.Protocol):
         if name is None:
             return False
         flags = int.from_bytes(buffer[16:20], "little") if head.op_code == wire.OP_MSG else 0
+        whole = None
         if head.op_code == wire.OP_MSG and self._may_concern_us(name, head.length):
             if len(buffer) < head.length:
                 return False
@@ -192,7 +197,7 @@ class Connection(asyncio.Protocol):
                 self._busy, self._refused = True, False
                 self._task = asyncio.ensure_future(self._handle(whole))
                 return False
-        self._expect(head, flags, hello=name in HELLO)
+        self._expect(head, flags, name, whole)
         self._streaming = head.length
         return True
 
@@ -210,15 +215,26 @@ class Connection(asyncio.Protocol):
         # Without a name at the front, the name may be any of ours.
         return bool(name) or any(stage in whole for stage in STAGES) or b"SearchIndex" in whole
 
-    def _expect(self, head: wire.Header, flags: int, *, hello: bool) -> None:
+    def _expect(self, head: wire.Header, flags: int, name: str, whole: bytes | None) -> None:
+        """Notes a request that is about to be passed on."""
+        if not keeps_names(name, whole):
+            self._names.changing(self)
         if not flags & wire.MORE_TO_COME:
-            self.backend.expect(head.request_id, hello=hello)
+            self.backend.expect(head.request_id, hello=name in HELLO)
+        elif not keeps_names(name, whole):
+            self._names.lost(self)
+
+    def settled(self) -> None:
+        """The backend's half has passed on all replies."""
+        self._names.settled(self)
 
     async def _handle(self, whole: bytes) -> None:
         request, reply = None, None
         try:
             request = wire.parse_request(whole)
             await self.backend.idle()
+            if not keeps_names(next(iter(request.body), ""), whole):
+                self._names.changing(self)
             reply = await self._answered(request)
         except (wire.ChecksumError, ConnectionError) as error:
             log.info("a connection was closed: %s", error)
@@ -231,9 +247,17 @@ class Connection(asyncio.Protocol):
         if request is None or reply is None:
             flags = int.from_bytes(whole[16:20], "little")
             name = next(iter(request.body), "") if request else ""
-            self._expect(wire.header(whole), flags, hello=name in HELLO)
+            self._expect(wire.header(whole), flags, name, whole)
             self.backend.send(whole)
-        elif request.wants_reply and self.transport is not None:
+        else:
+            self._names.settled(self)
+            self._reply(request, reply)
+        self._busy = False
+        self.resume()
+        self._take()
+
+    def _reply(self, request: wire.Request, reply: Mapping[str, Any]) -> None:
+        if request.wants_reply and self.transport is not None:
             self.transport.write(
                 wire.message(
                     reply,
@@ -242,9 +266,6 @@ class Connection(asyncio.Protocol):
                     flags=request.flags & wire.CHECKSUM_PRESENT,
                 )
             )
-        self._busy = False
-        self.resume()
-        self._take()
 
     async def _answered(self, request: wire.Request) -> Mapping[str, Any] | None:
         try:

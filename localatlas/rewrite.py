@@ -181,8 +181,8 @@ def _metas(value: Any) -> Iterator[str]:
         yield name
     elif isinstance(value, dict):
         for key, inner in value.items():
-            if key != "$literal" and not _own_context(key):
-                yield from _metas(inner)
+            if key != "$literal":
+                yield from _metas(_outer_part(inner) if _own_context(key) else inner)
     elif isinstance(value, list):
         for inner in value:
             yield from _metas(inner)
@@ -207,13 +207,18 @@ def _own_context(name: str) -> bool:
     return name in ("$lookup", "$unionWith", "$graphLookup")
 
 
+def _outer_part(joined: Any) -> Document:
+    """What of the value of a stage with a context of its own is about the documents before it."""
+    if not isinstance(joined, dict):
+        return {}
+    return {key: joined[key] for key in ("let", "startWith") if key in joined}
+
+
 def _carrying(stage: Document) -> Pipeline:
     """`stage` with the score replaced by the hidden field, which it also lets through."""
     if len(stage) != 1:
         return [stage]
     name, value = next(iter(stage.items()))
-    if name in ("$lookup", "$unionWith", "$graphLookup"):
-        return [stage]
     if name == "$sort" and isinstance(value, dict):
         keys = ((SCORE, -1) if is_meta(order) else (key, order) for key, order in value.items())
         return [{name: dict(keys)}]
@@ -249,6 +254,8 @@ def _facet(pipeline: Any) -> Any:
 def _projection(value: Document) -> Pipeline:
     scores = {key: f"${SCORE}" for key, inner in value.items() if is_meta(inner)}
     others = {key: inner for key, inner in value.items() if key not in scores}
+    if value.keys() == {"_id"} and _excludes(value["_id"]):
+        return [{"$project": value}]  # alone it leaves out `_id` and nothing else
     if any(_excludes(inner) for key, inner in others.items() if key != "_id"):
         # A projection cannot remove some fields and compute others: two stages can.
         return [*([{"$set": scores}] if scores else []), {"$project": others}]
@@ -278,11 +285,17 @@ def _mapped(value: Any, replace: Callable[[Any], Any]) -> Any:
     if made is not None:
         return made
     if isinstance(value, dict):
-        return {
-            name: inner if name == "$literal" or _own_context(name) else _mapped(inner, replace)
-            for name, inner in value.items()
-        }
+        return {name: _mapped_at(name, inner, replace) for name, inner in value.items()}
     return [_mapped(inner, replace) for inner in value] if isinstance(value, list) else value
+
+
+def _mapped_at(name: str, value: Any, replace: Callable[[Any], Any]) -> Any:
+    if name == "$literal":
+        return value
+    if _own_context(name):
+        outer = _mapped(_outer_part(value), replace)
+        return {**value, **outer} if outer else value
+    return _mapped(value, replace)
 
 
 def _without_score() -> Document:

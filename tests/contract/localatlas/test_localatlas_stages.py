@@ -138,6 +138,36 @@ STAGES: list[tuple[str, Rows, Rows]] = [
         [{"_id": 2, "v": 2.0, "s": 0.2}],
     ),
     ("count", [{"$count": "n"}], [{"n": 3}]),
+    ("count of none", [{"$match": {"t": "none"}}, {"$count": "n"}], []),
+    (
+        "count beside a score",
+        [{"$facet": {"s": [{"$project": {"s": META}}, {"$skip": 2}], "n": [{"$count": "n"}]}}],
+        [{"s": [{"_id": 2, "s": 0.2}], "n": [{"n": 3}]}],
+    ),
+    (
+        "without the id alone",
+        [{"$project": {"_id": 0}}, {"$set": {"s": META}}, {"$skip": 2}],
+        [{"v": [2.0], "t": "a", "s": 0.2}],
+    ),
+    (
+        "what a lookup is given",
+        [
+            {"$skip": 2},
+            {
+                "$lookup": {
+                    "from": "c",
+                    "let": {"s": META, "whole": "$$ROOT"},
+                    "pipeline": [
+                        {"$limit": 1},
+                        {"$project": {"_id": 0, "s": "$$s", "w": "$$whole"}},
+                    ],
+                    "as": "x",
+                }
+            },
+            {"$project": {"x": 1, "s": META}},
+        ],
+        [{"_id": 2, "x": [{"s": 0.2, "w": {"_id": 2, "v": [2.0], "t": "a"}}], "s": 0.2}],
+    ),
     (
         "unset of the rest",
         [{"$set": {"s": META}}, {"$unset": ["v", "t"]}, {"$skip": 1}, {"$limit": 1}],
@@ -159,6 +189,18 @@ def _rounded(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _rounded(inner) for key, inner in value.items()}
     return [_rounded(inner) for inner in value] if isinstance(value, list) else value
+
+
+def test_a_search_in_a_transaction_ends_it(collection: Collection[dict[str, Any]]) -> None:
+    with collection.database.client.start_session() as session:
+        session.start_transaction()
+        collection.insert_one({"_id": "inside"}, session=session)
+        with pytest.raises(OperationFailure) as refused:
+            list(collection.aggregate([search()], session=session))
+        with pytest.raises(OperationFailure) as ended:
+            session.commit_transaction()
+    assert (refused.value.code, ended.value.code) == (263, 251)
+    assert collection.find_one("inside") is None
 
 
 def test_unions_of_two_searches_keep_both_scores(
