@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import array
 import dataclasses
 import datetime as dt
-import hashlib
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
-
-import numpy as np
 
 from faces import identity, item_rules
 from faces.errors import ConfigError
@@ -25,6 +21,7 @@ from indexer.crew import Crew, Half
 from indexer.items import Ending, Ready, Result, Task
 from indexer.plan import Brake, decide
 from indexer.progress import Report, Tally
+from indexer.seen import Seen
 from indexer.sources.base import Entry, Listed, Listing, Source, SourcePaused, Unusable
 
 NAMED = 1000
@@ -316,41 +313,6 @@ def _add(tally: Tally, result: Result) -> None:
     tally.count(result.ending, result.faces)
     if result.ending == "deleted":
         tally.failed += 1  # listed, but not to be found
-
-
-class Seen:
-    """The keys of a listing, 8 bytes each: a million of them take 8 MB.
-
-    Two keys fall together once in 10^19 pairs; the later of them is then kept a run too long.
-    """
-
-    def __init__(self) -> None:
-        self._hashes = array.array("Q")
-        self._sorted: np.ndarray | None = None
-
-    def add(self, keys: Iterable[str]) -> None:
-        """Remember `keys`."""
-        self._hashes.extend(map(_hash, keys))
-        self._sorted = None
-
-    def __contains__(self, key: str) -> bool:
-        known = self._unique()
-        at = int(np.searchsorted(known, _hash(key)))
-        return at < len(known) and int(known[at]) == _hash(key)
-
-    def repeated(self) -> int:
-        """How many of the keys had been there already."""
-        return len(self._hashes) - len(self._unique())
-
-    def _unique(self) -> np.ndarray:
-        if self._sorted is None:
-            self._sorted = np.unique(np.frombuffer(self._hashes, np.uint64))
-        return self._sorted
-
-
-def _hash(key: str) -> int:
-    digest = hashlib.blake2b(key.encode("utf-8", "surrogatepass"), digest_size=8).digest()
-    return int.from_bytes(digest, "little")
 
 
 def _refused() -> SourcePaused:

@@ -19,8 +19,8 @@ from faces.errors import (
 )
 from faces.records import KnownItem
 from indexer.plan import Brake, decide
-from indexer.reconcile import Seen
 from indexer.retry import HOUR, MINUTE, classify, pause_s
+from indexer.seen import Seen
 from indexer.sources.base import Body, Entry, Gone, Unreadable, media_id_of
 from indexer.stamp import Stamp, decode, info_of, stamp_of
 
@@ -231,9 +231,18 @@ def test_a_run_waits_briefly_itself_and_leaves_the_rest_for_later() -> None:
     assert pause_s(FetchFailed(reason="too_large"), 1) is None
 
 
-@given(st.sets(st.text(max_size=20), max_size=50), st.sets(st.text(max_size=20), max_size=50))
-def test_seen_keys_are_exactly_those_added(first: set[str], second: set[str]) -> None:
-    seen = Seen()
+@pytest.mark.parametrize("many", [10, 100_000])
+@given(
+    first=st.sets(st.text(max_size=20), max_size=50),
+    second=st.sets(st.text(max_size=20), max_size=50),
+)
+def test_seen_keys_are_exactly_those_added(many: int, first: set[str], second: set[str]) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("indexer.seen.MANY", many)
+        _check_seen(Seen(), first, second)
+
+
+def _check_seen(seen: Seen, first: set[str], second: set[str]) -> None:
     seen.add(first)
     assert all(key in seen for key in first)
     seen.add(second)
