@@ -129,9 +129,9 @@ def _last_reader(rest: Pipeline) -> int:
 
 
 def _ranked(hits: Sequence[Hit], collection: str, *, score: bool) -> Pipeline:
-    if len(hits) > (_LIST_SCORED_UP_TO if score else _LIST_UP_TO):
-        return _fetched(hits, collection, score=score)
     ids = [identity for identity, _ in hits]
+    if len(hits) > (_LIST_SCORED_UP_TO if score else _LIST_UP_TO) or any(map(_is_odd, ids)):
+        return _fetched(hits, collection, score=score)
     stages: Pipeline = [{"$match": {"_id": {"$in": ids}}}]
     if len(ids) < 2 and not score:
         return stages
@@ -141,6 +141,11 @@ def _ranked(hits: Sequence[Hit], collection: str, *, score: bool) -> Pipeline:
         values = [value for _, value in hits]
         stages.append({"$set": {SCORE: {"$arrayElemAt": [{"$literal": values}, f"${RANK}"]}}})
     return [*stages, {"$unset": RANK}]
+
+
+def _is_odd(identity: Any) -> bool:
+    """Whether the engine does not find this `_id` in a list, or takes another for it."""
+    return isinstance(identity, bool) or identity != identity
 
 
 def _fetched(hits: Sequence[Hit], collection: str, *, score: bool) -> Pipeline:

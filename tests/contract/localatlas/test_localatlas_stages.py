@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import math
 import time
 import uuid
 from typing import Any
@@ -212,6 +213,17 @@ def test_unions_of_two_searches_keep_both_scores(
     stages = [search(1), union, {"$project": {"s": META}}]
     rows = list(collection.aggregate(stages))
     assert [(row["_id"], round(row["s"], 4)) for row in rows] == [(0, 1.0), (9, 0.1)]
+
+
+def test_booleans_numbers_and_not_a_number_are_ids_apart(
+    database: Database[dict[str, Any]],
+) -> None:
+    made: list[Any] = [True, 1, math.nan, False, 0]
+    database.c.insert_many([{"_id": one, "v": [float(n)]} for n, one in enumerate(made)])
+    index(database.c)
+    for stages in ([{"$match": {}}], [{"$match": {}}, {"$set": {"s": META}}]):
+        rows = list(database.c.aggregate([search(4), *stages]))
+        assert [repr(row["_id"]) for row in rows] == ["True", "1", "nan", "False"]
 
 
 @pytest.mark.parametrize("kind", ["integer", "string", "objectid", "uuid", "date", "mixed"])
