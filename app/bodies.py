@@ -12,7 +12,7 @@ import contextlib
 import re
 import threading
 import traceback
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -174,7 +174,10 @@ async def _read_form(
     picture_cap: int,
     take: Callable[[int], None],
 ) -> Incoming[M]:
-    made = PartsReader(content_type, pictures=shape.pictures, picture_cap=picture_cap)
+    names = {*shape.pictures, *shape.model.model_fields} - {"image_base64"}
+    made = PartsReader(
+        content_type, pictures=shape.pictures, known=sorted(names), picture_cap=picture_cap
+    )
     caps = 1 if shape.together else len(shape.pictures)
     with contextlib.closing(made) as reader:
         async for chunk in exchange.chunks(picture_cap * caps + SLACK):
@@ -189,7 +192,9 @@ async def _read_form(
     for name, text in parts.texts.items():
         known = name in shape.json_fields
         values[name] = strictjson.parse(text.encode(), field=name) if known else text
-    return Incoming(validate(shape.model, values, strict=False), parts.pictures)
+    return Incoming(
+        validate(shape.model, values, strict=False, known=sorted(names)), parts.pictures
+    )
 
 
 async def _read_json(
@@ -234,7 +239,9 @@ def _parse_json(body: bytes, shape: Shape[M], picture_cap: int) -> Incoming[M]:
                 values[name] = {**inner, "image_base64": ""}
         else:
             if name in values:
-                raise InvalidRequest.field("body", "unknown field")
+                raise InvalidRequest.field(
+                    "body", "in JSON a picture comes as image_url or image_base64"
+                )
             if isinstance(text := values.get("image_base64"), str):
                 pictures[name] = decode(text, "image_base64", picture_cap)
                 values["image_base64"] = ""
@@ -256,10 +263,11 @@ def decode(text: str, field: str, cap: int) -> bytes:
     return data
 
 
-def validate(model: type[M], values: object, *, strict: bool) -> M:
+def validate(model: type[M], values: object, *, strict: bool, known: Sequence[str] = ()) -> M:
     """`values` as the model; not `strict` are those of a form, which are text.
 
-    Raises InvalidRequest that names the fields, never their values.
+    `known` are the names that a form may have, where they are others than the model's. Raises
+    InvalidRequest that names the fields, never their values.
     """
     try:
         # None, not False: the fields that say themselves that they are strict stay so.
@@ -268,7 +276,8 @@ def validate(model: type[M], values: object, *, strict: bool) -> M:
         )
     except ValidationError as error:
         details = error.errors(include_input=False, include_url=False, include_context=False)
-        raise problems.invalid(problems.fields_of(details)) from None
+        names = known or list(model.model_fields)
+        raise problems.invalid(problems.fields_of(details, known=names)) from None
 
 
 def exactly_one(given: Collection[str], allowed: Collection[str]) -> str:

@@ -96,7 +96,11 @@ def _only_known_query(request: Request) -> None:
     seen: set[str] = set()
     for name, _ in request.query_params.multi_items():
         if name not in known:
-            takes = f"takes only {', '.join(sorted(known))}" if known else "takes none"
+            takes = (
+                f"takes only {', '.join(sorted(known))}"
+                if known
+                else "takes none: what it is told stands in its path and body"
+            )
             raise InvalidRequest.field("query", f"unknown query parameter; this route {takes}")
         if name in seen:
             raise InvalidRequest.field(name, "was given twice")

@@ -6,12 +6,13 @@ a picture is on its bytes.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
+from app import problems
 from faces.errors import ImageTooLarge, InvalidRequest, MalformedRequest, RequestTooLarge
 
 MAX_PARTS = 64
@@ -30,15 +31,24 @@ class Parts:
 class PartsReader:
     """Takes the body in chunks and yields its `Parts`.
 
-    `pictures` are the field names that hold one, each of at most `picture_cap` bytes.
+    `pictures` are the field names that hold one, each of at most `picture_cap` bytes, `known` all
+    names that the form may have: a picture under another name is told so.
     """
 
-    def __init__(self, content_type: bytes, *, pictures: Collection[str], picture_cap: int) -> None:
+    def __init__(
+        self,
+        content_type: bytes,
+        *,
+        pictures: Collection[str],
+        known: Sequence[str],
+        picture_cap: int,
+    ) -> None:
         _, options = parse_options_header(content_type)
         boundary = options.get(b"boundary")
         if not boundary or len(boundary) > 200:
             raise MalformedRequest("The multipart content type has no usable boundary.")
         self._pictures = frozenset(pictures)
+        self._known = known
         self._picture_cap = picture_cap
         self._done = False
         self._names: set[str] = set()
@@ -123,6 +133,7 @@ class PartsReader:
         else:
             self._text_left -= size
             if self._text_left < 0:
+                self._check_name()
                 raise RequestTooLarge(
                     f"The parts that are not pictures hold more than {MAX_TEXT} bytes together."
                 )
@@ -135,7 +146,13 @@ class PartsReader:
         try:
             self._parts.texts[self._name] = self._data.decode("utf-8")
         except UnicodeDecodeError:
-            raise InvalidRequest.field("body", "a form field is not UTF-8 text") from None
+            self._check_name()
+            raise InvalidRequest.field(self._name, "is not UTF-8 text") from None
+
+    def _check_name(self) -> None:
+        """Raises InvalidRequest when what is wrong with the part is its name."""
+        if self._name not in self._known:
+            raise InvalidRequest.field("body", problems.unknown(self._known)) from None
 
     def _end(self) -> None:
         self._done = True

@@ -82,7 +82,7 @@ _HTTP_CODES = {
     429: "rate_limited",
 }
 _HTTP_DETAILS = {
-    404: "There is nothing at this path.",
+    404: "There is nothing at this path: /docs lists those that there are, all below /v1.",
     405: "This path does not take that method; the Allow header lists those that it takes.",
 }
 MOST_ERRORS = 10
@@ -174,21 +174,38 @@ def internal(request_id: str) -> Response:
     return from_error(e.LikenessError(), request_id)
 
 
-def fields_of(errors: Iterable[ErrorDetails], *, skip: int = 0) -> list[e.FieldError]:
+_SAYINGS = {
+    "missing": "is required",
+    "dict_type": "must be an object",
+    "model_type": "must be an object",
+    "model_attributes_type": "must be an object",
+    "string_unicode": "is not valid Unicode text",
+}
+
+
+def unknown(known: Sequence[str]) -> str:
+    """What to say of a field that is not among `known`: its own name is input, and not repeated."""
+    return f"unknown field; those that are known here are {', '.join(sorted(known))}"
+
+
+def fields_of(
+    errors: Iterable[ErrorDetails], *, skip: int = 0, known: Sequence[str] = ()
+) -> list[e.FieldError]:
     """Pydantic's errors as ours, without any input; `skip` leading parts of each place are dropped.
 
-    The name of an unknown field is the caller's input, so only the object that holds it is named.
+    The name of an unknown field is the caller's input, so only the object that holds it is named,
+    and for the whole body the fields that are `known`.
     """
     found = []
     for error in errors:
         place = [str(part) for part in error["loc"][skip:]]
         message = error["msg"].removeprefix("Value error, ")
         if error["type"] == "extra_forbidden":
-            place, message = place[:-1], "unknown field"
-        if error["type"] == "missing":
-            message = "is required"
-        if "surrogate" in message or error["type"] == "string_unicode":
-            message = "is not valid Unicode text"
+            place = place[:-1]
+            message = unknown(known) if known and not place else "unknown field"
+        message = _SAYINGS.get(error["type"], message)
+        if "surrogate" in message:
+            message = _SAYINGS["string_unicode"]
         found.append(e.FieldError(".".join(place) or "body", message))
     return found
 

@@ -175,7 +175,7 @@ class FetchError(LikenessError):
 
 
 class UrlNotAllowed(FetchError):
-    """The URL is outside the addresses that this service may fetch from."""
+    """The URL is outside the addresses that this service may fetch from (MEDIA_ALLOWED_HOSTS)."""
 
     code = "url_not_allowed"
 

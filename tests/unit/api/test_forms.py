@@ -108,3 +108,13 @@ def test_an_answer_too_long_to_be_sent_is_refused_with_what_to_ask_instead() -> 
     with pytest.raises(InvalidRequest) as caught:
         _bounded(many)
     assert "ask for fewer" in caught.value.detail
+
+
+def test_an_unknown_field_is_told_the_known_ones_and_an_object_is_called_one() -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        search(True, top_k=5)
+    assert "min_similarity" in caught.value.detail
+    assert "top_k" not in caught.value.detail
+    with pytest.raises(InvalidRequest) as caught:
+        validate(forms.CompareForm, {"source": "x", "target": {}}, strict=True)
+    assert caught.value.detail == "source: must be an object"

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.multipart import PartsReader
+from app.multipart import MAX_TEXT, PartsReader
 from faces.errors import ImageTooLarge, InvalidRequest, LikenessError
 
 KIND = b"multipart/form-data; boundary=xyz"
@@ -31,7 +31,7 @@ def encode(texts: dict[str, str], image: bytes) -> bytes:
     st.integers(1, 50),
 )
 def test_what_was_sent_is_what_is_read(texts: dict[str, str], image: bytes, step: int) -> None:
-    reader = PartsReader(KIND, pictures=("image",), picture_cap=1000)
+    reader = PartsReader(KIND, pictures=("image",), known=("image", "filter"), picture_cap=1000)
     body = encode(texts, image)
     for at in range(0, len(body), step):
         reader.feed(body[at : at + step])
@@ -42,7 +42,7 @@ def test_what_was_sent_is_what_is_read(texts: dict[str, str], image: bytes, step
 
 @given(st.binary(max_size=200), st.integers(1, 20))
 def test_any_bytes_end_in_our_own_error_or_parts(data: bytes, step: int) -> None:
-    reader = PartsReader(KIND, pictures=("image",), picture_cap=100)
+    reader = PartsReader(KIND, pictures=("image",), known=("image", "filter"), picture_cap=100)
     with contextlib.suppress(LikenessError):
         for at in range(0, len(data), step):
             reader.feed(data[at : at + step])
@@ -50,14 +50,27 @@ def test_any_bytes_end_in_our_own_error_or_parts(data: bytes, step: int) -> None
 
 
 def test_a_picture_stops_at_its_cap() -> None:
-    reader = PartsReader(KIND, pictures=("image",), picture_cap=10)
+    reader = PartsReader(KIND, pictures=("image",), known=("image", "filter"), picture_cap=10)
     reader.feed(encode({}, bytes(10)))
     assert len(reader.finish().pictures["image"]) == 10
     with pytest.raises(ImageTooLarge):
-        PartsReader(KIND, pictures=("image",), picture_cap=10).feed(encode({}, bytes(11)))
+        PartsReader(KIND, pictures=("image",), known=("image", "filter"), picture_cap=10).feed(
+            encode({}, bytes(11))
+        )
 
 
 def test_a_name_stands_for_one_part() -> None:
     body = encode({}, b"a").removesuffix(b"--xyz--\r\n") + encode({}, b"b")
     with pytest.raises(InvalidRequest):
-        PartsReader(KIND, pictures=("image",), picture_cap=10).feed(body)
+        PartsReader(KIND, pictures=("image",), known=("image", "filter"), picture_cap=10).feed(body)
+
+
+@pytest.mark.parametrize("picture", [b"\xff\xd8\xff", b"a" * (MAX_TEXT + 1)])
+def test_a_picture_under_another_name_is_told_the_names_that_there_are(picture: bytes) -> None:
+    reader = PartsReader(KIND, pictures=("image",), known=("image", "filter"), picture_cap=10)
+    body = encode({}, picture).replace(b'name="image"', b'name="photo"')
+    with pytest.raises(InvalidRequest) as caught:
+        reader.feed(body)
+    assert caught.value.errors[0].field == "body"
+    assert "image, filter" in caught.value.detail or "filter, image" in caught.value.detail
+    assert "photo" not in caught.value.detail
