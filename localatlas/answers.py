@@ -28,6 +28,7 @@ from localatlas.errors import (
     failure,
 )
 from localatlas.indexes import Indexes, Live
+from localatlas.names import Names
 from localatlas.pipeline import check_pipelines_within
 from localatlas.requests import (
     Target,
@@ -58,11 +59,12 @@ class Answers:
         *,
         disk_full: Callable[[], bool],
         followed: Callable[[Timestamp | None], Awaitable[None]],
+        names: Names,
     ) -> None:
         self._followed = followed
         self._disk_full = disk_full
         self._indexes = indexes
-        self._backend = Asking(indexes, client)
+        self._backend = Asking(indexes, client, names)
         self._aggregates = Aggregates(indexes, self._backend)
 
     async def __call__(self, request: wire.Request, exchange: Exchange) -> Body | None:

@@ -11,6 +11,7 @@ from pymongo import AsyncMongoClient
 from localatlas.connection import Exchange
 from localatlas.errors import NAMESPACE_NOT_FOUND, CommandError, failure
 from localatlas.indexes import Indexes, described
+from localatlas.names import Names
 from localatlas.requests import Target, in_transaction
 
 Body = dict[str, Any]
@@ -28,8 +29,9 @@ class Denied(Exception):
 class Asking:
     """Questions to the backend: on the client's own connection, or on the front's."""
 
-    def __init__(self, indexes: Indexes, client: AsyncMongoClient[Body]) -> None:
+    def __init__(self, indexes: Indexes, client: AsyncMongoClient[Body], names: Names) -> None:
         self._indexes = indexes
+        self._names = names
         self._client = client
         self._host = socket.gethostname()
 
@@ -96,17 +98,24 @@ class Asking:
     ) -> tuple[bytes, str] | None:
         """The collection's uuid and kind, or None when there is none.
 
-        Through `exchange` it is asked on the client's own connection, which is cheaper; the front's
-        own is asked for a client that may not list collections.
+        With `exchange` it is remembered, or asked on the client's own connection, which is cheaper;
+        the front's own is asked for a client that may not list collections.
         """
         database, name = namespace
         if not database or not name:
             return None
         if exchange is not None:
+            known = self._names.known(namespace)
+            if known is not None:
+                return known
+            asked = self._names.moment()
             listing = {"listCollections": 1, "filter": {"name": name}, "$db": database}
             reply = await exchange.run(listing)
             if reply.get("ok"):
-                return next(map(_identity, reply["cursor"]["firstBatch"]), None)
+                found = next(map(_identity, reply["cursor"]["firstBatch"]), None)
+                if found is not None:
+                    self._names.remember(namespace, found, asked)
+                return found
         async for info in await self._client[database].list_collections(filter={"name": name}):
             return _identity(info)
         return None

@@ -25,6 +25,7 @@ from localatlas.disk import Disk
 from localatlas.follow import Follower
 from localatlas.indexes import Build, Indexes
 from localatlas.keeping import Kept
+from localatlas.names import Names
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +46,8 @@ class Front:
     """Everything between the clients and one backend.
 
     `uri` is for the front's own clients; `address` gives where the backend's primary is at this
-    moment; `catalog` and `folder` keep index definitions and vectors.
+    moment; `catalog` and `folder` keep index definitions and vectors. With `others` the backend's
+    collections may be changed past this front.
     """
 
     def __init__(
@@ -58,7 +60,9 @@ class Front:
         options: Options,
         tls: ssl.SSLContext | None = None,
         disk: Disk | None = None,
+        others: bool = True,
     ) -> None:
+        self._names = Names(others=others)
         self._disk = disk
         self._address = address
         self._tls = tls
@@ -98,11 +102,17 @@ class Front:
         self._follower.start()
         await asyncio.to_thread(self._follower.caught_up.wait, _CATCH_UP_S)
         answers = Answers(
-            self._indexes, self._async_client, disk_full=self._disk_full, followed=self._followed
+            self._indexes,
+            self._async_client,
+            disk_full=self._disk_full,
+            followed=self._followed,
+            names=self._names,
         )
 
         def connection() -> Connection:
-            made = Connection(answers, self._dial, self._connections.discard, held=self._held)
+            made = Connection(
+                answers, self._dial, self._connections.discard, held=self._held, names=self._names
+            )
             self._connections.add(made)
             return made
 

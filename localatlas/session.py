@@ -92,6 +92,7 @@ class Session:
                 options=Options(plan.lag_s, plan.build_delay_s),
                 tls=backend.tls,
                 disk=backend.disk,
+                others=not isinstance(backend, Embedded),
             )
             await asyncio.to_thread(front.take_up, kept)
             await front.serve(listening)

@@ -27,6 +27,8 @@ class Downstream(Protocol):
 
     def close(self) -> None: ...
 
+    def settled(self) -> None: ...
+
 
 class Upstream(asyncio.Protocol):
     """The backend's half: passes replies on, rewrites hellos, keeps what the front asked for."""
@@ -164,7 +166,10 @@ class Upstream(asyncio.Protocol):
 
     def _ended(self) -> None:
         self._outstanding -= 1
-        if self._outstanding <= 0 and self._idle is not None:
+        if self._outstanding > 0:
+            return
+        self._client.settled()
+        if self._idle is not None:
             if not self._idle.done():
                 self._idle.set_result(None)
             self._idle = None
