@@ -233,5 +233,6 @@ class Client:
 
 def written(folder: Path) -> int:
     """How many operations the ledger holds as acknowledged."""
-    lines = (folder / "ledger.jsonl").read_text().splitlines()
+    ledger = folder / "ledger.jsonl"
+    lines = ledger.read_text().splitlines() if ledger.exists() else []
     return sum(1 for line in lines if json.loads(line)[1].startswith("acknowledged"))
