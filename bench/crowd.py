@@ -120,20 +120,22 @@ class Crowd:
                 finally:
                     turn += 100
                 took = time.monotonic() - began
+                pause = max(0.0, manners.every - took)
                 if answer.is_success or answer.status_code in manners.right:
                     self._count(name, str(answer.status_code), took)
-                    self._stop.wait(max(0.0, manners.every - took))
                 else:
-                    self._refused(name, answer, manners)
+                    after = self._refused(name, answer)
+                    pause = pause if manners.rude else min(5.0, max(1.0, after))
+                self._stop.wait(pause)
 
-    def _refused(self, name: str, answer: httpx2.Response, manners: Manners) -> None:
+    def _refused(self, name: str, answer: httpx2.Response) -> float:
+        """Count a refusal; when it says to come again, in seconds."""
         code = f"{answer.status_code} {answer.json().get('code')}"
         after = float(answer.headers.get("retry-after", 0))
         if code in REFUSED and after < 1:
             code += " without Retry-After"
         self._count(name, code, bad=code not in REFUSED)
-        if not manners.rude:
-            self._stop.wait(min(5.0, max(1.0, after)))
+        return after
 
     def _count(self, name: str, code: str, took: float | None = None, bad: bool = False) -> None:
         with self._lock:

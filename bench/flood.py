@@ -16,6 +16,10 @@ from bench.report import Row, say
 LIMIT = 600
 """Requests of a key in a minute, in this measurement."""
 FLOOD = "flood"
+FLOODERS = 8
+EVERY = 0.04
+"""Seconds between two requests of a flooder: together twenty times the limit. More would only
+measure how these clients and the service share two cores."""
 QUIET = "quiet key"
 NEAR = 2.0
 """How many times its own p95 the quiet client's may be, to be near it."""
@@ -31,7 +35,7 @@ def measure(system: Plain, seconds: float) -> tuple[list[Row], list[str]]:
         RATE_LIMIT_PER_ADDRESS="",  # all of them come from this machine
     )
     quiet = Manners(every=0.4, headers={"X-API-Key": keys["quiet"]})
-    greedy = Manners(rude=True, headers={"X-API-Key": keys["greedy"]})
+    greedy = Manners(every=EVERY, rude=True, headers={"X-API-Key": keys["greedy"]})
     photos = list(gallery().values())
 
     def search(http: httpx2.Client, turn: int) -> httpx2.Response:
@@ -48,8 +52,8 @@ def measure(system: Plain, seconds: float) -> tuple[list[Row], list[str]]:
     alone.join()
     say(f"load: it searches for {seconds:.0f} s beside another that floods")
     flood, beside = Crowd(system.port), Crowd(system.port)
-    flood.start(FLOOD, 4, read, greedy)
-    flood.start(FLOOD, 4, search, greedy)
+    flood.start(FLOOD, FLOODERS // 2, read, greedy)
+    flood.start(FLOOD, FLOODERS // 2, search, greedy)
     eventually(lambda: flood.refusals(FLOOD) > 0, "the flood was not refused")
     beside.start(QUIET, 2, search, quiet)
     time.sleep(seconds)
