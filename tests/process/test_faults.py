@@ -15,6 +15,7 @@ from pymongo.database import Database
 from pymongo.errors import AutoReconnect, OperationFailure
 
 from bench import fault_checks
+from bench.fault_commands import uncovered
 from bench.fault_kills import web_struck
 from bench.fault_ledger import Client
 from bench.fault_proxy import Kind
@@ -46,6 +47,9 @@ def test_a_sound_system_holds(client: Client) -> None:
     nothing(client, random.Random(1))
     fault_checks.recovered(client)
     fault_checks.check(client)
+    sent = client.system.sent()
+    assert {"bulkWrite", "findAndModify", "commitTransaction"} <= sent
+    assert not uncovered(sent), "a command that no row of `make faults` fails"
 
 
 def test_a_web_process_that_is_killed_after_a_commit_loses_nothing(client: Client) -> None:
