@@ -77,6 +77,15 @@ def _collection(value: str) -> str:
     return value
 
 
+def _source_name(value: str | None) -> str | None:
+    name = value and value.strip()
+    if name and (not name.isprintable() or len(name) > 100):
+        raise ValueError("must have 1 to 100 printable characters")
+    if name == "api":
+        raise ValueError("`api` is the name of what is put by HTTP")
+    return name or None
+
+
 MongodbUri = Annotated[SecretStr | None, AfterValidator(_mongodb_uri)]
 
 
@@ -137,7 +146,7 @@ class Settings(BaseSettings):
 
     # The CMS
     cms_source: Literal["folder", "mongo", "http"] | None = None
-    cms_source_name: str | None = None
+    cms_source_name: Annotated[str | None, AfterValidator(_source_name)] = None
     cms_collection: Annotated[str, AfterValidator(_collection)] = "default"
     cms_folder: Path | None = None
     cms_http_url: str | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import re
 import signal
@@ -11,8 +12,11 @@ import threading
 from collections.abc import Sequence
 from pathlib import Path
 
-from faces.errors import ConfigError, LikenessError
+import structlog
+
+from faces.errors import ConfigError, DatabaseUnavailable, LikenessError, StorageFull
 from faces.settings import Settings, load
+from indexer import log
 
 EXIT_LEASE = 3
 
@@ -20,10 +24,26 @@ EXIT_LEASE = 3
 def main(argv: Sequence[str] | None = None) -> int:
     """The exit status of one command: 0 done, 1 with a sentence on stderr, 3 lease held."""
     arguments = _parser().parse_args(argv)
+    log.configure(arguments.level)
     try:
         return int(arguments.command(arguments))
+    except StorageFull as error:
+        print(f"indexer: storage_full: {error.detail}", file=sys.stderr)
+        return 1
+    except DatabaseUnavailable as error:
+        advice = "Check MONGODB_URI, its user, and the cluster's network access list."
+        print(f"indexer: {error.detail} {advice}", file=sys.stderr)
+        return 1
     except LikenessError as error:
         print(f"indexer: {error.detail}", file=sys.stderr)
+        return 1
+    except Exception as error:
+        # A fault of ours: where it came from and of what kind, without its text, which may hold
+        # anything. Nobody goes on after it.
+        structlog.get_logger("likeness").exception("unexpected_error")
+        print(
+            f"indexer: Internal error ({type(error).__name__}); please report it.", file=sys.stderr
+        )
         return 1
     except BrokenPipeError:
         # Whoever read our output has seen enough (`| head`).
@@ -36,6 +56,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m indexer",
         description="Keeps the face index in step with the CMS.",
     )
+    parser.set_defaults(level=logging.WARNING)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     once = commands.add_parser("once", help="reconcile the source once, then end")
     once.add_argument("--folder", type=Path, help="a folder of pictures instead of CMS_SOURCE")
@@ -59,7 +80,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     once.set_defaults(command=_once)
     run = commands.add_parser("run", help="keep the schedule and run jobs until stopped")
-    run.set_defaults(command=_run)
+    run.set_defaults(command=_run, level=logging.INFO)
     status = commands.add_parser("status", help="the source, the lease, the jobs, the failures")
     status.set_defaults(command=_status)
     audit = commands.add_parser("audit", help="look for contradictions in what is stored")
@@ -69,23 +90,19 @@ def _parser() -> argparse.ArgumentParser:
     work = commands.add_parser("work", help="run the waiting jobs of one lane (started by run)")
     work.add_argument("--lane", choices=("long", "short"), required=True)
     work.add_argument("--source", help="the name of the source whose jobs it does")
-    work.set_defaults(command=_work)
+    work.set_defaults(command=_work, level=logging.INFO)
     return parser
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from indexer import log
     from indexer.worker import run
 
-    log.configure()
     return run(load())
 
 
 def _work(arguments: argparse.Namespace) -> int:
-    from indexer import log
     from indexer.work import work
 
-    log.configure()
     return work(load(), arguments.lane, arguments.source)
 
 
@@ -156,4 +173,7 @@ def _settings(arguments: argparse.Namespace) -> Settings:
     try:
         return Settings.model_validate(settings.model_dump() | changes)
     except ValueError:
-        raise ConfigError("--collection must be 1 to 255 of A-Z a-z 0-9 _ . -") from None
+        raise ConfigError(
+            "--collection must be 1 to 255 of A-Z a-z 0-9 _ . -, --source-name 1 to 100 printable"
+            " characters other than `api`."
+        ) from None

@@ -193,7 +193,8 @@ class Items:
             return Result(listed.key, "tombstoned")
         except Conflict as error:
             return Result(listed.key, "conflicts", reason="conflict", detail=error.detail)
-        return Result(listed.key, ending, reason=listed.reason, detail=listed.detail)
+        again = ending == "broken"
+        return Result(listed.key, ending, reason=listed.reason, detail=listed.detail, again=again)
 
     def delete(self, media_id: str) -> int:
         """Remove an item that its source no longer has; how many faces went."""

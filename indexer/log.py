@@ -10,8 +10,8 @@ import structlog
 from structlog.typing import EventDict, WrappedLogger
 
 
-def configure() -> None:
-    """Set up logging for this process."""
+def configure(level: int = logging.INFO) -> None:
+    """Set up logging for this process, from `level` on."""
     logging.basicConfig(format="%(message)s", stream=sys.stderr, level=logging.WARNING)
     structlog.configure(
         processors=[
@@ -20,7 +20,7 @@ def configure() -> None:
             _places,
             structlog.processors.JSONRenderer(),
         ],
-        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
+        wrapper_class=structlog.make_filtering_bound_logger(level),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
         cache_logger_on_first_use=False,
     )

@@ -40,7 +40,9 @@ class Once:
         self._error: Exception | None = None
         self._conflict: str | None = None
 
-    def run(self, *, allow_deletes: bool, again: bool, deadline_s: float | None) -> Said | None:
+    def run(
+        self, *, allow_deletes: bool, deadline_s: float | None, again: bool = False
+    ) -> Said | None:
         """What the run has to say, or None when another process holds the source's lease.
 
         Raises what stopped the run.

@@ -166,7 +166,7 @@ def summary(tally: Tally, seconds: float, *, name: str, collection: str) -> str:
     line += ", ".join(parts)
     if tally.broken_keys:
         named = [f"{_printable(key)} ({reason})" for key, reason in tally.broken_keys[:_NAMED]]
-        more = len(tally.broken_keys) - _NAMED
+        more = tally.failed + tally.broken + tally.conflicts - len(named)
         line += ". Not indexed: " + ", ".join(named) + (f" and {more} more" if more > 0 else "")
     return line
 

@@ -36,8 +36,6 @@ def source_of(settings: Settings, stopping: threading.Event) -> Source:
 def name_of(settings: Settings, source: Source) -> str:
     """The source's name: CMS_SOURCE_NAME, else its kind and a digest of where it is."""
     if settings.cms_source_name:
-        if settings.cms_source_name == "api":
-            raise ConfigError("CMS_SOURCE_NAME: `api` is the name of what is put by HTTP")
         return settings.cms_source_name
     return f"{source.kind}-{hashlib.sha256(source.namespace.encode()).hexdigest()[:8]}"
 

@@ -127,8 +127,9 @@ class MongoSource:
         except OperationFailure as error:
             if error.code in _REFUSED:
                 raise SourcePaused(
-                    "The CMS's database refuses access: its user needs `find` on the collection"
-                    " (and `changeStream` for INDEX_LIVE). Nothing was deleted."
+                    "The CMS's database refuses access: check user and password, and that the user"
+                    " has `find` on the collection (and `changeStream` for INDEX_LIVE). Nothing was"
+                    " deleted."
                 ) from error
             raise SourceUnreadable(
                 f"The CMS's database refused the listing (code {error.code}); check CMS_QUERY."
@@ -136,7 +137,8 @@ class MongoSource:
             ) from error
         except (PyMongoError, BSONError) as error:
             raise SourceUnreadable(
-                "The CMS's database could not be read. Nothing was deleted."
+                "The CMS's database could not be read: check that it runs, CMS_MONGODB_URI and its"
+                " network access list. Nothing was deleted."
             ) from error
 
 

@@ -101,6 +101,13 @@ def test_a_record_of_the_wrong_shape_is_recorded_and_the_scan_goes_on(cms: Cms) 
         assert item["error"]["class"] == "bad_record", name
     assert "/etc/passwd" not in said
 
+    # Once is enough: the next run neither writes nor records them again.
+    failures = cms.index.db.likeness_job_failures
+    recorded = failures.count_documents({})
+    assert recorded == len(bad) + 1
+    assert f"{recorded} still broken" in cms.index.once()
+    assert failures.count_documents({}) == recorded
+
 
 def test_a_server_in_trouble_costs_only_its_own_pictures(cms: Cms) -> None:
     good = cms.add(0)

@@ -9,7 +9,8 @@ from collections.abc import Iterator
 import pytest
 import structlog
 
-from indexer import log
+from faces.errors import DatabaseUnavailable, StorageFull
+from indexer import cli, log
 
 
 @pytest.fixture
@@ -34,3 +35,29 @@ def test_an_unexpected_error_is_logged_by_class_and_place(
     assert (line["event"], line["error"], line["job_id"]) == ("job_failed", "KeyError", "j")
     assert "test_indexer_log.py" in line["frames"][-1]
     assert "canary" not in str(line)
+
+
+@pytest.mark.usefixtures("as_before")
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (KeyError("canary: somebody's name"), "Internal error (KeyError)"),
+        (DatabaseUnavailable("It is away."), "MONGODB_URI"),
+        (StorageFull("There is no room."), "storage_full"),
+    ],
+)
+def test_a_command_that_fails_says_so_in_a_sentence_and_gives_nothing_away(
+    error: Exception,
+    said: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def failing(_: object) -> int:
+        raise error
+
+    monkeypatch.setattr(cli, "_status", failing)
+    assert cli.main(["status"]) == 1
+    out, err = capsys.readouterr()
+    assert said in err
+    assert not out
+    assert "canary" not in err

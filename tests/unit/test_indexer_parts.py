@@ -52,13 +52,13 @@ def test_a_terminal_gets_a_bar_and_a_file_a_line_every_few_seconds() -> None:
 
 
 def test_the_summary_names_broken_entries_and_hides_control_characters() -> None:
-    tally = Tally(indexed=1, failed=12)
+    tally = Tally(indexed=1, failed=12, broken=1500, conflicts=3)
     tally.broken_keys = [(f"k{n}\n\x1b[31m", "truncated") for n in range(12)]
     line = summary(tally, 65, name="cms", collection="default")
     assert "1 min 5 s" in line
     assert "12 failed" in line
     assert "k0??[31m (truncated)" in line
-    assert line.endswith("and 2 more")
+    assert line.endswith("and 1505 more")
     assert "\n" not in line
 
 

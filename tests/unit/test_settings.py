@@ -166,3 +166,11 @@ def test_access_keys_of_the_dialect_are_checked_at_start(monkeypatch: pytest.Mon
     monkeypatch.setenv("AWS_DIALECT_KEYS", "AKONE:canary-1:admin")
     with pytest.raises(ConfigError, match="16 characters"):
         load()
+
+
+def test_a_sources_name_is_read_without_what_surrounds_it() -> None:
+    assert Settings(cms_source_name=" cms \n").cms_source_name == "cms"
+    assert Settings(cms_source_name="  ").cms_source_name is None
+    for name in ("api", "a\tb", "x" * 101):
+        with pytest.raises(ValueError, match="cms_source_name"):
+            Settings(cms_source_name=name)
