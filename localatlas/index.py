@@ -222,27 +222,21 @@ def _hits(view: View, rows: NDArray[np.int32], scores: NDArray[np.float32]) -> l
 def _joined(query: VectorQuery, vector: Vector, view: View, kept: set[object] | None) -> list[Hit]:
     """Return the documents of the best nested ones: each once, with its best score or the mean.
 
-    The candidates are nested documents, so a few documents may take all of them.
+    The candidates are nested documents, so a few documents may take all of them; the mean is that
+    of a document's candidates.
     """
     count = len(view.ids) if query.candidates is None else query.candidates
-    rows, _ = view.best(vector, count)
-    found = {id_key(view.ids[row]) for row in rows.tolist()}
-    if kept is not None:
-        found &= kept
-    of_found = np.array([id_key(_id) in found for _id in view.ids], np.bool_)
+    rows, found = view.best(vector, max(1, count))
     scores: dict[object, list[float]] = {}
     first: dict[object, int] = {}
-    for row, score in zip(*(each.tolist() for each in _all(view, vector, of_found)), strict=True):
+    for row, score in zip(rows.tolist(), found.tolist(), strict=True):
         key = id_key(view.ids[row])
-        scores.setdefault(key, []).append(score)
-        first[key] = min(first.get(key, row), row)
+        if kept is None or key in kept:
+            scores.setdefault(key, []).append(score)
+            first[key] = min(first.get(key, row), row)
     joined = [
         (-(sum(each) / len(each) if query.score_mode == "avg" else each[0]), first[key])
         for key, each in scores.items()
     ]
     joined.sort()
     return [(view.ids[row], float(np.float32(-negated))) for negated, row in joined[: query.limit]]
-
-
-def _all(view: View, vector: Vector, rows: Mask) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
-    return view.best(vector, max(1, len(view.ids)), rows)

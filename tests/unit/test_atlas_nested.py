@@ -85,6 +85,8 @@ def test_candidates_are_nested_documents() -> None:
 
     assert ids(held, numCandidates=3, limit=3) == [1, 2]
     assert ids(held, numCandidates=None, exact=True, limit=3) == [1, 2, 4]
+    mean = {"nestedOptions": {"scoreMode": "avg"}, "limit": 2}
+    assert hits(held, numCandidates=2, **mean) == [(1, 0.5), (2, pytest.approx(0.2))]
 
 
 def test_nested_documents_follow_their_document(tmp_path: Path) -> None:
