@@ -353,6 +353,8 @@ def _claimed_by(holder: Holder) -> list[Document]:
                 "attempts": {"$add": ["$attempts", 1]},
                 "holder": {"$literal": holder.document()},
                 "started_at": {"$ifNull": ["$started_at", "$$NOW"]},
+                "claimed_at": "$$NOW",
+                "claimed_done": "$done",
                 **lease_until(LEASE_S),
             }
         }
@@ -375,11 +377,13 @@ def _allowed(row: Document, collections: Collection[str] | None) -> bool:
 
 
 def _eta(row: Document) -> float | None:
-    if row["state"] != "running" or not row["total"] or not row["done"]:
+    """Seconds left at the pace of this claim: an attempt before it may be hours ago."""
+    if row["state"] != "running" or not row["total"]:
         return None
-    started, beat = row.get("started_at"), row.get("heartbeat_at")
-    if started is None or beat is None:
+    began, beat = row.get("claimed_at"), row.get("heartbeat_at")
+    ahead = row["done"] - row.get("claimed_done", 0)
+    if began is None or beat is None or ahead <= 0:
         return None
-    elapsed: float = (beat - started).total_seconds()
-    total, done = int(row["total"]), int(row["done"])
-    return round(max(0.0, elapsed * (total / done - 1)), 1)
+    elapsed: float = (beat - began).total_seconds()
+    left: float = elapsed * (row["total"] - row["done"]) / ahead
+    return round(max(0.0, left), 1)

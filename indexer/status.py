@@ -71,11 +71,8 @@ def _job(job: Job) -> str:
         )
         if count
     )
-    if job.state == "running" and job.started_at and job.heartbeat_at and job.done:
-        seconds = (job.heartbeat_at - job.started_at).total_seconds()
-        text += f", {job.done / max(seconds, 0.1):.0f}/s"
-    if job.eta_s:
-        text += f", about {duration(job.eta_s)} left"
+    if job.eta_s and job.total:
+        text += f", {(job.total - job.done) / job.eta_s:.0f}/s, about {duration(job.eta_s)} left"
     if job.state == "stalled" and job.heartbeat_at is not None:
         silent = (dt.datetime.now(dt.UTC) - job.heartbeat_at).total_seconds()
         text += f": no sign of life for {duration(max(0.0, silent))}"

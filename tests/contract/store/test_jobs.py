@@ -367,3 +367,16 @@ class TestSources:
             )
         first = min(job.started_at for job in store.jobs.page(9, None).items if job.started_at)
         assert last_success(db, "backfill", "a") == first
+
+    def test_what_is_left_is_reckoned_by_this_attempts_pace(self, store: Store, db: Db) -> None:
+        job_id = store.jobs.enqueue("backfill", "default", {})
+        claimed = store.jobs.claim(["backfill"], HERE)
+        assert claimed is not None
+        ago = claimed["started_at"] - dt.timedelta(hours=8)
+        counts = {"done": 500, "total": 1000, "expires_ms": 0, "started_at": ago}
+        db[JOBS].update_one({"_id": job_id}, {"$set": counts})
+        assert store.jobs.claim(["backfill"], AWAY) is not None
+        assert store.jobs.get(job_id).eta_s is None, "nothing is done yet"
+        beat = {"$set": {"done": 600, "heartbeat_at": {"$add": ["$claimed_at", 10_000]}}}
+        db[JOBS].update_one({"_id": job_id}, [beat])
+        assert store.jobs.get(job_id).eta_s == 40.0
