@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, TypeAlias
 
 from faces.choice import choose, deepface_installed
+from faces.priority import PATIENT_S, gives_way
 from faces.settings import Settings
 from faces.types import Face
 
@@ -42,7 +43,7 @@ def load_pipeline(settings: Settings, key: str) -> AnyPipeline:
         sessions.open_session(files.checked(folder, cards.DETECTOR), threads=1),
         min_confidence=settings.detect_min_confidence,
     )
-    decoder = Decoder()
+    decoder = Decoder(wall_seconds=PATIENT_S) if gives_way() else Decoder()
     decoder.warm()
     return Pipeline(
         decoder,

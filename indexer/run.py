@@ -24,8 +24,6 @@ from indexer.sync import Sync
 from indexer.wiring import name_of, source_of
 
 THREADS = {"folder": 6, "mongo": 8, "http": 8}
-EMBEDDED_THREADS = 1
-"""In the web process's own dyno: one photo at a time leaves it a core."""
 REMOTE_THREADS = 16
 """With a separate encoder threads mostly wait, and what waits together travels together."""
 
@@ -102,7 +100,7 @@ class Run:
     def _threads(self) -> int:
         if self._settings.encoder == "remote":
             return REMOTE_THREADS
-        return EMBEDDED_THREADS if self._settings.indexer_embedded else THREADS[self._source.kind]
+        return THREADS[self._source.kind]
 
     def sync(
         self, changed: Sequence[str], deleted: Sequence[str], *, report: Report, tally: Tally

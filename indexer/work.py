@@ -16,16 +16,17 @@ from faces.database import connect, database
 from faces.errors import DatabaseUnavailable
 from faces.job_run import Handler, JobRun, run_next
 from faces.leases import Holder
+from faces.priority import give_way
 from faces.settings import Settings
 from faces.store import Store
-from indexer.handlers import handlers, own_jobs
+from indexer.handlers import LONG, handlers, own_jobs
 
 LINGER_S = 10.0
 """A child stays for so long after its last job: events of a CMS come in bursts."""
 POLL_S = 0.25
 FINISH_S = 8.5
 POLITE = 10
-"""Under INDEXER_EMBEDDED the web process next door goes first."""
+"""Under INDEXER_EMBEDDED the web process next door goes first; a backfill gets what it leaves."""
 
 
 def work(settings: Settings, lane: str, source: str | None) -> int:
@@ -34,7 +35,10 @@ def work(settings: Settings, lane: str, source: str | None) -> int:
     for signum in (signal.SIGTERM, signal.SIGINT):
         signal.signal(signum, lambda *_: stopping.set())
     if settings.indexer_embedded:
-        os.nice(POLITE)
+        if lane == LONG:
+            give_way()
+        else:
+            os.nice(POLITE)  # what somebody waits for, such as an erasure, is not put off
     client = connect(settings, "worker")
     store = Store(database(client, settings))
     batch = Batch(

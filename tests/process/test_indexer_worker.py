@@ -283,3 +283,34 @@ def test_a_malformed_schedule_is_named_at_start(index: Index) -> None:
     assert done.stderr.startswith("indexer: INDEX_SCHEDULE")
     done = index.run("run", INDEX_LIVE="true")
     assert "CMS_SOURCE=mongo" in done.stderr
+
+
+def test_beside_the_web_process_a_backfill_runs_only_when_a_core_is_free(
+    index: Index, folder: Path
+) -> None:
+    index.store.jobs.enqueue("backfill", "default", {})
+    process = index.start("work", "--lane", "long", INDEXER_EMBEDDED="true")
+    try:
+        decoder = eventually_one(lambda: descendants(process.pid))
+        for pid in (process.pid, decoder):
+            assert os.sched_getscheduler(pid) == os.SCHED_IDLE
+        eventually(lambda: len(index.media()) == 4)
+    finally:
+        process.terminate()
+        process.communicate(timeout=60)
+
+
+def test_beside_the_web_process_an_erasure_is_not_put_off(index: Index, folder: Path) -> None:
+    process = index.start("work", "--lane", "short", INDEXER_EMBEDDED="true")
+    try:
+        eventually(lambda: os.getpriority(os.PRIO_PROCESS, process.pid) == 10)
+        assert os.sched_getscheduler(process.pid) == os.SCHED_OTHER
+    finally:
+        process.terminate()
+        process.communicate(timeout=60)
+
+
+def eventually_one(found: Callable[[], list[int]]) -> int:
+    """The first of what is found, once there is something."""
+    eventually(found)
+    return found()[0]
