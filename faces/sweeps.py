@@ -86,17 +86,29 @@ def delete_subject(run: JobRun) -> dict[str, Any]:
     return {"subject_id": subject_id, "faces_unassigned": done}
 
 
-def redeclare(run: JobRun) -> dict[str, Any]:
-    """Rewrites the facets of a collection for its newly declared fields, then opens the fields."""
-    db, name = run.store.db, run.collection or ""
-    _wait_for_writers(run)
+def _declared(run: JobRun) -> dict[str, Any] | None:
+    """The declared fields; None when a later declaration has a job of its own.
+
+    Raises NotFound when the collection was deleted.
+    """
     with translate():
-        document = db[COLLECTIONS].find_one({"_id": name})
+        document = run.store.db[COLLECTIONS].find_one({"_id": run.collection or ""})
     if document is None or document.get("deleting"):
         raise NotFound("The collection was deleted.")
     if document.get("facets_job") != run.job_id:
+        return None
+    fields: dict[str, Any] = document["metadata_fields"]
+    return fields
+
+
+def redeclare(run: JobRun) -> dict[str, Any]:
+    """Rewrites the facets of a collection for its newly declared fields, then opens the fields."""
+    db, name = run.store.db, run.collection or ""
+    if _declared(run) is not None:  # else many declarations in a row would each be waited for
+        _wait_for_writers(run)
+    declared = _declared(run)
+    if declared is None:
         return {"collection": name, "superseded": True}
-    declared = document["metadata_fields"]
     changed, seen = int(run.state.get("changed", 0)), int(run.state.get("seen", 0))
     with translate():
         run.progress(total=db[FACES].count_documents({"collection": name}), flush=True)

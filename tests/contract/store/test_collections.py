@@ -172,7 +172,11 @@ class TestRedeclaring:
             ("year=1999",),
         ]
 
-    def test_a_later_declaration_supersedes_an_earlier_one(self, store: Store) -> None:
+    def test_a_later_declaration_supersedes_an_earlier_one(
+        self, store: Store, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        waited: list[str] = []
+        monkeypatch.setattr(sweeps, "_wait_for_writers", lambda run: waited.append(run.job_id))
         store.create_collection("x")
         put(store, "m", 1, collection="x", metadata={"a": "1", "b": "2"})
         first = store.redeclare("x", {"a": "string"})
@@ -181,6 +185,7 @@ class TestRedeclaring:
         result = store.jobs.get(first).result
         assert result is not None
         assert result["superseded"]
+        assert waited == [second]
         assert store.jobs.get(second).result == {"collection": "x", "faces_changed": 1}
         assert store.collection("x").metadata_fields == {"b": "string"}
 
