@@ -100,7 +100,7 @@ soak: .venv/.stamp
 # pip-audit has a virtual environment of its own. Status 2: the database did not answer, so nothing was audited.
 audit: .venv/.stamp
 	@test -x var/audit/bin/python || $(PYTHON) -m venv var/audit
-	@var/audit/bin/python -m pip install --quiet --disable-pip-version-check -r bin/requirements-audit.txt
+	@var/audit/bin/python -m pip install --quiet --disable-pip-version-check -r bin/requirements-audit.txt || { echo "make audit: NOT AUDITED. pip-audit could not be installed: the package index was not reachable." >&2; exit 2; }
 	@exec var/audit/bin/python bin/audit.py
 
 dyno: .venv/.stamp

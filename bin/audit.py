@@ -43,7 +43,11 @@ def ask(lock: Path) -> Mapping[str, Any] | None:
     """What pip-audit says of a lock file; None when it could not ask."""
     command = [sys.executable, "-m", "pip_audit", "--requirement", str(lock), "--require-hashes"]
     command += ["--disable-pip", "--format", "json", "--progress-spinner", "off"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    except subprocess.TimeoutExpired:
+        sys.stderr.write("pip-audit had no answer within five minutes\n")
+        return None
     try:
         answer: Mapping[str, Any] = json.loads(done.stdout)
     except ValueError:
