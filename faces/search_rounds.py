@@ -83,11 +83,11 @@ class SearchRounds:
 
     def _beyond(self, groups: Sequence[Match], exclude: list[Document]) -> list[Document]:
         """The clauses that keep the groups found so far out of the next round."""
-        if self._request.group_by == "media":
-            return [*exclude[:1], {"media_id": {"$nin": sorted({m.media_id for m in groups})}}]
-        subjects = sorted({match.subject_id for match in groups if match.subject_id})
         own = [self._own] if "subject_id" in self._own else []
-        return [*own, {"subject_id": {"$nin": subjects}}] if subjects else own
+        name = "media_id" if self._request.group_by == "media" else "subject_id"
+        seen = sorted({value for match in groups if (value := getattr(match, name))})
+        # The index takes no empty list: everything that it gave may be gone already.
+        return [*own, {name: {"$nin": seen}}] if seen else own
 
     def _round(
         self, vector: Vector, fetch: int, exclude: Sequence[Document]
