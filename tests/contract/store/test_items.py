@@ -179,7 +179,7 @@ class TestDeleting:
         with pytest.raises(Tombstoned):
             store.record_failure(FOLDER, MediaInfo(), "InvalidImage", True)
         assert put(store, row_of_faces(1)).created
-        with pytest.raises(Conflict, match="Another source"):
+        with pytest.raises(Conflict, match="put through the API"):
             put(store, row_of_faces(1), ref=FOLDER)
 
     def test_a_source_may_bring_back_what_it_took_away(self, store: Store) -> None:
