@@ -242,7 +242,15 @@ class Aggregates:
         build = self._indexes.likely(namespace, query.index)
         if build is None:
             return None
-        future = asyncio.get_running_loop().run_in_executor(None, build.search, query)
+        loop = asyncio.get_running_loop()
+        if build.small:
+            future = loop.create_future()
+            try:
+                future.set_result(build.search(query))
+            except CommandError as error:
+                future.set_exception(error)
+        else:
+            future = loop.run_in_executor(None, build.search, query)
         future.add_done_callback(_seen)
         return build, future
 

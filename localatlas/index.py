@@ -73,6 +73,11 @@ class VectorIndex:
     def __contains__(self, _id: object) -> bool:
         return _id in self._documents
 
+    @property
+    def rows(self) -> int:
+        """How many documents there are to look at, nested ones and old versions too."""
+        return self._documents.rows + (0 if self._parts is None else self._parts.rows)
+
     def put(self, document: Mapping[str, Any]) -> None:
         """Index `document` in place of what was there for its `_id`."""
         _id = document["_id"]

@@ -87,6 +87,11 @@ class Build:
         else:
             self.index.put(document)
 
+    @property
+    def small(self) -> bool:
+        """Whether a search takes no longer than handing it to another thread would."""
+        return self.index.rows <= _SMALL
+
     def search(self, query: VectorQuery) -> list[tuple[Any, float]]:
         """The best ids with their scores; QueryError when the index cannot answer the query."""
         return self.index.search(query)
@@ -318,6 +323,7 @@ class Indexes:
                 self._by_uuid.setdefault(uuid, []).append(live)
 
 
+_SMALL = 500  # documents, nested ones too
 _FORMER = 1000  # renames that a crash may make it read again
 _FIELDS = tuple(Entry.__dataclass_fields__)
 

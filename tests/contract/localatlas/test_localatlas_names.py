@@ -14,7 +14,7 @@ from pymongo.operations import SearchIndexModel
 
 Db = Database[dict[str, Any]]
 FIELD = {"type": "vector", "path": "v", "numDimensions": 1, "similarity": "euclidean"}
-SEARCH = [
+SEARCH: list[dict[str, Any]] = [
     {
         "$vectorSearch": {
             "index": "vs",
@@ -29,6 +29,10 @@ SEARCH = [
 
 def fill(database: Db) -> None:
     database.c.insert_many([{"_id": number, "v": [float(number)]} for number in range(3)])
+    make_index(database)
+
+
+def make_index(database: Db) -> None:
     database.c.create_search_index(
         SearchIndexModel(name="vs", type="vectorSearch", definition={"fields": [FIELD]})
     )
@@ -67,7 +71,7 @@ def test_another_collection_of_the_name_has_no_index(
     atlas: str, database: Db, change: Callable[[Db], None]
 ) -> None:
     with MongoClient[dict[str, Any]](atlas) as other:
-        for _ in range(3):
+        for _ in range(2):
             fill(database)
             assert found(database) == [0, 1, 2]
             assert found(other[database.name]) == [0, 1, 2]
@@ -99,3 +103,16 @@ def test_writes_do_not_make_a_name_another(database: Db) -> None:
     database.d.insert_one({"_id": 7})
 
     assert found(database) == [1, 2]
+
+
+def test_an_index_of_many_documents_is_searched_as_a_small_one_is(database: Db) -> None:
+    database.c.insert_many([{"_id": number, "v": [float(number)]} for number in range(700)][::-1])
+    make_index(database)
+
+    assert found(database) == [0, 1, 2]
+    # More than come in one batch.
+    many = [{"$vectorSearch": {**SEARCH[0]["$vectorSearch"], "limit": 600}}]
+    assert [row["_id"] for row in database.c.aggregate(many)] == list(range(600))
+    wrong = [{"$vectorSearch": {**SEARCH[0]["$vectorSearch"], "queryVector": [0, 0]}}]
+    with pytest.raises(OperationFailure, match="dimensions but queried with"):
+        database.c.aggregate(wrong)
