@@ -4,23 +4,76 @@ from __future__ import annotations
 
 import datetime as dt
 
-from faces.database import JOBS, Db, Document, translate
+from pymongo.errors import DuplicateKeyError
+
+from faces.database import (
+    JOBS,
+    LEASES,
+    Db,
+    Document,
+    Raced,
+    Session,
+    in_transaction,
+    translate,
+)
+from faces.jobs import Jobs
+
+UNFINISHED = ["queued", "running"]
 
 
-def unfinished(db: Db, kind: str, source: str | None, collection: str, *, under_way: bool) -> bool:
-    """Whether a job that will do this work for a source waits, or `under_way` is being done.
+def unfinished(db: Db, kind: str, source: str | None, collection: str) -> bool:
+    """Whether a job that will do this work for a source waits or is under way."""
+    with translate():
+        found = db[JOBS].find_one(_for_source(kind, source, collection, UNFINISHED), {"_id": 1})
+    return found is not None
 
-    A dry run does not do it, nor does the job of another source that fills the same collection.
+
+def ask(
+    jobs: Jobs,
+    source: str | None,
+    collection: str,
+    *,
+    under_way: bool = True,
+    since: dt.datetime | None = None,
+) -> None:
+    """Asks for a reconcile of a source, unless one waits already, or `under_way` is being done.
+
+    Of several workers at once one makes the job. With `since` none is made either when there was
+    one after that moment, in whatever way it ended.
     """
-    query: Document = {
+    done: list[Document] = [{"created_at": {"$gte": since}}] if since is not None else []
+    states = UNFINISHED if under_way else ["queued"]
+    there = _for_source("backfill", source, collection, states)
+    state = there.pop("state")
+    query: Document = {**there, "$or": [{"state": state}, *done]}
+
+    def work(session: Session) -> None:
+        # Whoever asks for the same writes this first: of two at once, one has to begin anew.
+        try:
+            jobs.db[LEASES].update_one(
+                {"_id": f"ask/{source}/{collection}"},
+                {"$set": {"kind": "start"}, "$inc": {"count": 1}},
+                upsert=True,
+                session=session,
+            )
+        except DuplicateKeyError as error:
+            raise Raced from error
+        if jobs.db[JOBS].find_one(query, {"_id": 1}, session=session) is None:
+            params = {"source": source, "trigger": "schedule"}
+            jobs.enqueue("backfill", collection, params, session=session)
+
+    in_transaction(jobs.db, work)
+
+
+def _for_source(kind: str, source: str | None, collection: str, states: list[str]) -> Document:
+    """Jobs that do a source's work: no dry run, no other source that fills the collection."""
+    return {
         "kind": kind,
-        "state": {"$in": ["queued", "running"] if under_way else ["queued"]},
+        "state": {"$in": states},
         "collection": {"$in": [None, collection]},
         "params.source": {"$in": [None, source]},
         "params.dry_run": {"$ne": True},
     }
-    with translate():
-        return db[JOBS].find_one(query, {"_id": 1}) is not None
 
 
 def last_success(db: Db, kind: str, source: str | None) -> dt.datetime | None:

@@ -13,7 +13,7 @@ import structlog
 from faces import canary
 from faces.database import connect, database
 from faces.errors import ConfigError, DatabaseUnavailable, IndexNotReady, LikenessError
-from faces.job_history import last_success, unfinished
+from faces.job_history import ask, last_success, unfinished
 from faces.leases import Holder
 from faces.models.cards import CARDS
 from faces.models.files import encoder_path
@@ -29,6 +29,8 @@ BEAT_S = 5.0
 LAG_EVERY_S = 60.0
 RETRY_LOOK_S = 60.0
 GRACE_S = 9.0
+SLACK = dt.timedelta(seconds=2)
+"""By so much the same moment may differ between two workers."""
 LONG_KINDS = ("backfill", "sync", "reembed", "audit")
 
 
@@ -47,12 +49,13 @@ class Worker:
         self._lanes = Lanes(lanes, source=self._source)
         self._away = False
         self._owed = threading.Event()
+        self._owed_since: dt.datetime | None = None
 
     def run(self) -> None:
         """Returns after a stop, with its children ended, whatever the database does."""
         scheduler = schedule.scheduler()
         if self._source is not None:
-            scheduler.add_job(self._owed.set, self._trigger)
+            scheduler.add_job(self._owe, self._trigger)
         scheduler.start()
         self._log.info("worker_started", source=self._source)
         thread = threading.Thread(target=self._tend, name="tend", daemon=True)
@@ -116,24 +119,24 @@ class Worker:
         while not self._stopping.wait(LAG_EVERY_S):
             self._guard(self._measure)
 
-    def _due_now(self) -> None:
-        """Ask for a reconcile, unless one is waiting or under way."""
-        self._ask(under_way=True)
+    def _owe(self) -> None:
+        """The schedule's moment came, within a second or two."""
+        self._owed_since = dt.datetime.now(dt.UTC) - SLACK
+        self._owed.set()
 
-    def _ask(self, *, under_way: bool) -> None:
-        """Ask for a reconcile, unless one is waiting, or with `under_way` also being done."""
-        collection, jobs = self._settings.cms_collection, self._store.jobs
-        if not unfinished(
-            self._store.db, "backfill", self._source, collection, under_way=under_way
-        ):
-            params = {"source": self._source, "trigger": "schedule"}
-            jobs.enqueue("backfill", collection, params)
+    def _due_now(self) -> None:
+        """Ask for the reconcile whose moment came, unless another worker has."""
+        self._ask(since=self._owed_since)
+
+    def _ask(self, *, under_way: bool = True, since: dt.datetime | None = None) -> None:
+        collection = self._settings.cms_collection
+        ask(self._store.jobs, self._source, collection, under_way=under_way, since=since)
 
     def _catch_up(self) -> None:
         """Ask for the reconcile that a sleeping or restarting worker missed."""
         last = last_success(self._store.db, "backfill", self._source)
         if last is None or schedule.missed(self._trigger, last, dt.datetime.now(dt.UTC)):
-            self._due_now()
+            self._ask()
 
     def _retries(self) -> None:
         """Ask for another try at failed items that are due, between the nightly runs."""
@@ -143,7 +146,7 @@ class Worker:
         if not self._store.due_items(self._source, collection, limit=1):
             return
         for kind in ("backfill", "sync"):
-            if unfinished(self._store.db, kind, self._source, collection, under_way=True):
+            if unfinished(self._store.db, kind, self._source, collection):
                 return
         jobs.enqueue("sync", collection, {"source": self._source, "due": True})
 

@@ -14,7 +14,7 @@ import pytest
 from faces.database import JOBS, LEASES, Db
 from faces.errors import Conflict, DatabaseUnavailable, LeaseLost, NotFound
 from faces.hook_jobs import MOST, note
-from faces.job_history import last_success, unfinished
+from faces.job_history import ask, last_success, unfinished
 from faces.job_run import JobRun, run_claimed, run_next
 from faces.jobs import MAX_ATTEMPTS
 from faces.leases import Holder, Leases
@@ -341,20 +341,33 @@ class TestSources:
             db[JOBS].update_one({"_id": second}, {"$addToSet": {"params.changed": str(number)}})
         assert note(jobs, "default", "changed", "one more") != second
 
-    def test_what_is_still_to_be_done_for_a_source_is_known(self, store: Store, db: Db) -> None:
-        def waits(source: str, *, under_way: bool = True) -> bool:
-            return unfinished(db, "backfill", source, "default", under_way=under_way)
+    def test_a_reconcile_is_asked_for_once(self, store: Store, db: Db) -> None:
+        def asked(source: str, *, under_way: bool = True, since: dt.datetime | None = None) -> int:
+            """How many jobs asking made."""
+            before = db[JOBS].count_documents({})
+            ask(store.jobs, source, "default", under_way=under_way, since=since)
+            return db[JOBS].count_documents({}) - before
 
         store.jobs.enqueue("backfill", "default", {"source": "a", "dry_run": True})
         store.jobs.enqueue("backfill", "press", {})
-        assert not waits("a")
-        store.jobs.enqueue("backfill", "default", {"source": "a"})
-        assert waits("a")
-        assert not waits("b")
-        assert waits("a", under_way=False)
-        assert store.jobs.claim(["backfill"], HERE, {"params": {"source": "a"}}) is not None
-        assert waits("a")
-        assert not waits("a", under_way=False), "one under way may be past what changed"
+        assert not unfinished(db, "backfill", "a", "default")
+        threads = [threading.Thread(target=asked, args=("a",)) for _ in range(6)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert unfinished(db, "backfill", "a", "default")
+        assert db[JOBS].count_documents({"params.source": "a", "params.dry_run": None}) == 1
+        assert asked("b") == 1, "another source's is another matter"
+        mine = {"params": {"source": "a", "trigger": "schedule"}}
+        claimed = store.jobs.claim(["backfill"], HERE, mine)
+        assert claimed is not None
+        assert asked("a") == 0
+        assert asked("a", under_way=False) == 1, "one under way may be past what changed"
+        db[JOBS].update_many({}, {"$set": {"state": "failed"}})
+        minute = dt.datetime.now(dt.UTC).replace(second=0, microsecond=0)
+        assert asked("a", since=minute - dt.timedelta(minutes=1)) == 0, "it had its turn"
+        assert asked("a", since=minute + dt.timedelta(minutes=1)) == 1
 
     def test_the_last_success_is_a_whole_runs(self, store: Store, db: Db) -> None:
         assert last_success(db, "backfill", "a") is None
