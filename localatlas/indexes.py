@@ -292,15 +292,21 @@ class Indexes:
                 )
 
     def missing(self, present: Mapping[bytes, tuple[str, str]]) -> list[Live]:
-        """The indexes whose collection is not among those present, by uuid."""
+        """The indexes whose collection is not among those present, by uuid.
+
+        One that is there by another name was renamed while nobody followed: they go with it.
+        """
         by_name = {namespace: uuid for uuid, namespace in present.items()}
         with self._lock:
             gone = []
             for live in self.all():
                 if live.entry.uuid is None and live.entry.namespace in by_name:
                     self._adopt(live, by_name[live.entry.namespace])
-                elif live.entry.uuid not in present:
+                elif live.entry.uuid is None or live.entry.uuid not in present:
                     gone.append(live)
+                elif live.entry.namespace != present[live.entry.uuid]:
+                    database, collection = present[live.entry.uuid]
+                    self._change(live, database=database, collection=collection)
             return gone
 
     def _adopt(self, live: Live, uuid: bytes) -> None:
