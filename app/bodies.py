@@ -69,6 +69,11 @@ class Budget:
                 self._whole.take(size, mine)
             self.held += size
 
+    def hand_over(self, size: int) -> None:
+        """Those bytes count in the whole only from now on, which is to get them back."""
+        with self._lock:
+            self.held -= size
+
     def give_back(self, size: int) -> None:
         """Those bytes are gone."""
         with self._lock:

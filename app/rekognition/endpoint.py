@@ -98,11 +98,13 @@ class Endpoint:
             parts.limits.address(client_of(request.scope, exchange.headers, parts.trusted))
         signed = sigv4.read(headers, dt.datetime.now(dt.UTC))
         holder = self._keys.holder(signed.access_key)
+        # Whose the body is shows its signature, and that only once it is whole.
+        budget = parts.budget if holder.secret is None else parts.strangers
         taken = 0
 
         def take(size: int) -> None:
             nonlocal taken
-            parts.budget.take(size, taken)
+            budget.take(size, taken)
             taken += size
 
         try:
@@ -114,9 +116,13 @@ class Endpoint:
             client = Client(exchange.gone, exchange.deadline, take)
             whole = bytes(body)
             body.clear()
+            if holder.secret is not None:
+                await run_in_threadpool(_verify, request, signed, holder.secret, whole)
+                parts.strangers.hand_over(taken)
+                budget = parts.budget
             take(strictjson.weight(whole))
             answer = await run_in_threadpool(
-                self._run, request, parts, operation, signed, holder, client, whole
+                self._run, exchange, parts, operation, signed, holder, client, whole
             )
         except RequestTooLarge as error:
             if operation.images:
@@ -125,7 +131,7 @@ class Endpoint:
                 ) from error
             raise
         finally:
-            parts.budget.give_back(taken)
+            budget.give_back(taken)
         return Response(
             json.dumps(answer).encode(),
             headers={"x-amzn-RequestId": exchange.request_id},
@@ -134,7 +140,7 @@ class Endpoint:
 
     def _run(
         self,
-        request: Request,
+        exchange: Exchange,
         parts: Services,
         operation: Operation,
         signed: Signed,
@@ -142,18 +148,7 @@ class Endpoint:
         client: Client,
         body: bytes,
     ) -> Answer:
-        """Check and carry out a call, in a thread."""
-        exchange = exchanges.of(request.scope)
-        if holder.secret is not None:
-            sigv4.verify(
-                signed,
-                holder.secret,
-                method=request.method,
-                path=request.scope.get("raw_path") or request.scope["path"].encode(),
-                query=request.scope["query_string"],
-                headers=request.scope["headers"],
-                body=body,
-            )
+        """Check and carry out a call of a proven caller, in a thread."""
         exchange.caller = holder.caller.name
         if self._keys:
             parts.limits.key(holder.caller.name)
@@ -165,6 +160,19 @@ class Endpoint:
             operation.name, given, parts, holder.caller, client, self._tokens, signed.region
         )
         return RUN[operation.name](call)
+
+
+def _verify(request: Request, signed: Signed, secret: str, body: bytes) -> None:
+    """Returns when the request is signed with the secret. Raises WrongSignature."""
+    sigv4.verify(
+        signed,
+        secret,
+        method=request.method,
+        path=request.scope.get("raw_path") or request.scope["path"].encode(),
+        query=request.scope["query_string"],
+        headers=request.scope["headers"],
+        body=body,
+    )
 
 
 def _operation(request: Request) -> Operation:

@@ -156,3 +156,7 @@ def test_bodies_of_strangers_never_fill_the_budget_of_those_who_are_known() -> N
     whole.take(50)
     strangers.give_back(50)
     assert (whole.held, strangers.held) == (50, 0)
+    strangers.take(50)
+    strangers.hand_over(50)
+    assert (whole.held, strangers.held) == (100, 0)
+    whole.give_back(100)
