@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from bench.index_setup import Bench, Cores, fill, prepared
+from bench.index_setup import ROOT, Bench, Cores, fill, prepared
 from bench.report import Row, say
+from faces import processes
 from faces.loading import AnyPipeline, load_pipeline
 from faces.settings import load
 
@@ -110,16 +112,25 @@ def _once(bench: Bench) -> tuple[float, Cores]:
     cores = Cores()
     cores.look(bench.atlas)
     began = time.monotonic()
-    with subprocess.Popen(
-        command, env=bench.env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    ) as child:
-        ended = None
-        while ended is None:
-            try:
-                ended = child.wait(0.25)
-            except subprocess.TimeoutExpired:
-                cores.look(bench.atlas, child.pid)
-        seconds = time.monotonic() - began
+    child = processes.start(
+        command,
+        env=bench.env,
+        cwd=ROOT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    over = threading.Event()
+
+    def watch() -> None:
+        while not over.wait(0.25):
+            cores.look(bench.atlas, child.pid)
+
+    watching = threading.Thread(target=watch)
+    watching.start()
+    ended = child.wait()
+    seconds = time.monotonic() - began
+    over.set()
+    watching.join()
     cores.look(bench.atlas)
     if ended:
         raise RuntimeError(f"the indexer ended with status {ended}")
