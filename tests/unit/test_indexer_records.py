@@ -11,6 +11,7 @@ from bson import ObjectId
 from hypothesis import given
 from hypothesis import strategies as st
 
+from faces.documents import MAX_METADATA_BYTES, metadata_size
 from faces.settings import Settings
 from indexer.sources.base import Entry, Unusable
 from indexer.sources.records import Fields, Reader
@@ -151,6 +152,13 @@ def test_only_plain_and_harmless_metadata_is_kept() -> None:
                 "a name": 1, "x" * 65: 1}  # fmt: skip
     assert entry(metadata=metadata).metadata == {"a": 1.0, "b": True, "c": "xy"}
     assert len(entry(metadata={f"m{n}": n for n in range(500)}).metadata) <= 64
+
+
+def test_metadata_is_kept_as_far_as_its_room_goes() -> None:
+    long = {f"m{n}": "é" * 4000 for n in range(64)} | {"city": "Paris"}
+    kept = entry(metadata=long).metadata
+    assert set(kept) == {"m0", "city"}
+    assert metadata_size(kept) <= MAX_METADATA_BYTES
 
 
 def test_fields_can_be_nested() -> None:
