@@ -67,9 +67,11 @@ class Models:
         return gather.analyse(data)
 
     def close(self) -> None:
-        """End the decoders' processes."""
+        """End the decoders' processes and let go of the models."""
         for pipeline in self._pipelines.values():
             pipeline.close()
+        self._pipelines.clear()
+        self._gathers.clear()
 
     def _current(self) -> ActiveModel:
         with self._lock:

@@ -117,9 +117,7 @@ class Reconciler:
         self._report = report
         self._now = now
         self._stopping = stopping
-        self._crew: Crew[tuple[_Page, Task], tuple[_Page, Result]] = Crew(
-            self._prepared, self._stored, size=threads, stopping=stopping
-        )
+        self._threads = threads
         self._pages: deque[_Page] = deque()
         self._listed = False
         self._seen = Seen()
@@ -140,8 +138,12 @@ class Reconciler:
         self._tally = tally or Tally()
         self._settled = dataclasses.replace(self._tally, broken_keys=[])
         self._tally.total = self._source.total()
+        # Held by no attribute: what a run loaded is freed with it, and not when a cycle is found.
+        crew: Crew[tuple[_Page, Task], tuple[_Page, Result]] = Crew(
+            self._prepared, self._stored, size=self._threads, stopping=self._stopping
+        )
         try:
-            for page, result in self._crew.run(self._tasks(cursor)):
+            for page, result in crew.run(self._tasks(cursor)):
                 self._count(page, result)
                 self._settle()
                 self._watch_refusals(result)
@@ -154,7 +156,7 @@ class Reconciler:
                 self._relist()
             held_back = self._held + self._delete_missing(started)
         finally:
-            self._crew.close()
+            crew.close()
         return Outcome(
             self._tally,
             complete=not self._stopping.is_set(),

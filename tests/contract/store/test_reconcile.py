@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import threading
+import time
+import weakref
 import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -255,6 +258,29 @@ def test_one_deleted_while_many_are_stored_together_stays_deleted(bench: Bench) 
     tally = outcome.tally
     assert tally.indexed + tally.tombstoned + tally.conflicts == len(names)
     assert len(report.cursors) == 15
+
+
+def test_what_a_run_loaded_is_freed_with_it(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    # A worker's process runs one job after the other: a cycle would keep each one's models.
+    bench.fill(*SIX)
+    made: list[weakref.ref[Items]] = []
+    original = bench.items
+
+    def items(source: FolderSource, lease: Lease) -> Items:
+        new = original(source, lease)
+        made.append(weakref.ref(new))
+        return new
+
+    monkeypatch.setattr(bench, "items", items)
+    gc.disable()
+    try:
+        bench.run()
+        end = time.monotonic() + 10
+        while made[0]() is not None and time.monotonic() < end:
+            time.sleep(0.01)  # its threads are about to end
+        assert made[0]() is None
+    finally:
+        gc.enable()
 
 
 def test_a_changed_picture_that_is_broken_leaves_the_last_good_faces(bench: Bench) -> None:
