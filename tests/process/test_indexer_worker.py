@@ -303,7 +303,8 @@ def test_beside_the_web_process_a_backfill_runs_only_when_a_core_is_free(
 def test_beside_the_web_process_an_erasure_is_not_put_off(index: Index, folder: Path) -> None:
     process = index.start("work", "--lane", "short", INDEXER_EMBEDDED="true")
     try:
-        eventually(lambda: os.getpriority(os.PRIO_PROCESS, process.pid) == 10)
+        lower = min(19, os.getpriority(os.PRIO_PROCESS, 0) + 10)
+        eventually(lambda: os.getpriority(os.PRIO_PROCESS, process.pid) == lower)
         assert os.sched_getscheduler(process.pid) == os.SCHED_OTHER
     finally:
         process.terminate()
