@@ -1,8 +1,8 @@
 """`python -m bench load`: searches, uploads and a backfill at once, on loopback, for a while.
 
 Then one key floods far over its rate limit, and another must not feel it. Ends with status 1 on
-an answer that may not be, on an upload that was acknowledged and is not there, and on a backfill
-that stood still.
+an answer that may not be, on an upload that was acknowledged and is not there, on a backfill that
+stood still, and on a process that leaks.
 """
 
 from __future__ import annotations
@@ -26,10 +26,13 @@ from bench.fault_ledger import BASE, Client
 from bench.fault_system import Wrong
 from bench.load_system import Plain, gallery, vectors, with_a_face
 from bench.report import Row, say, table
+from bench.vitals import Slope
 
 ITEMS = 50
 """How many ids each uploading client uses, over and over."""
 LISTED = 200
+MOST_A_MINUTE = 5.0
+"""MiB that a process may add in a minute once it is warm; more, beyond chance, is a leak."""
 
 
 class Uploads:
@@ -136,7 +139,22 @@ def _measure(system: Plain, folder: Path, given: argparse.Namespace) -> tuple[li
     rows.append(Row("uploads acknowledged, and there", len(uploads.acknowledged) - len(lost),
                     "ids", "higher", goal=float(len(uploads.acknowledged))))  # fmt: skip
     wrong = crowd.wrong() + lost + ([] if done else ["the backfill stood still"])
-    return rows + vitals.peaks(), wrong
+    more, growing = growth(vitals.slopes(given.seconds / 3))
+    return rows + vitals.peaks() + more, wrong + growing
+
+
+def growth(slopes: dict[str, dict[str, Slope]]) -> tuple[list[Row], list[str]]:
+    """What each process of ours added in a minute, and a sentence for each that leaks."""
+    rows, wrong = [], []
+    for name, figures in slopes.items():
+        if name.startswith("atlas"):
+            continue
+        rise, error = figures["memory"].per_hour / 60, figures["memory"].error / 60
+        rows.append(Row(f"{name}, memory in a minute", round(rise, 1), "MiB",
+                        note=f"+- {error:.1f}, after the first third"))  # fmt: skip
+        if rise - 3 * error > MOST_A_MINUTE:
+            wrong.append(f"{name}: memory grows by {rise:.0f} MiB a minute")
+    return rows, wrong
 
 
 def _backfills(client: Client, photos: dict[str, bytes], seconds: float) -> int:

@@ -82,7 +82,7 @@ class Vitals:
         found = {}
         for name, series in sorted(self.series.items()):
             kept = [i for i, at in enumerate(series.at) if at >= warm_up]
-            if len(kept) < 100:
+            if len(kept) < 60:
                 continue  # too few to tell
             times = [series.at[i] for i in kept]
             found[name] = {

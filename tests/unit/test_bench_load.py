@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from bench.crowd import Crowd, Manners
-from bench.load import Uploads
+from bench.load import Uploads, growth
 from bench.soak import grown
 from bench.vitals import Slope, Vitals, slope
 
@@ -166,6 +166,15 @@ def test_a_leak_is_told_from_noise() -> None:
     assert grown({"web": {"memory": line(60.0, 3.0)}})[0].startswith("web: memory grow by ")
     assert grown({"web": {"threads": line(40.0, 0.1)}})[0].startswith("web: threads grow by ")
     assert grown({"web": {"memory": line(10.0, 100.0)}}) == []
+
+
+def test_a_leak_of_minutes_is_called_wrong() -> None:
+    kept = {"worker's lane": {"memory": Slope(600.0, 50.0, 300.0)}}  # 10 MiB a minute
+    (row,), (said,) = growth(kept)
+    assert row.value == 10.0
+    assert said == "worker's lane: memory grows by 10 MiB a minute"
+    assert growth({"worker's lane": {"memory": Slope(600.0, 150.0, 300.0)}})[1] == []
+    assert growth({"atlas's engine": kept["worker's lane"]}) == ([], [])
 
 
 def test_only_the_memory_of_the_embedded_engine_is_not_judged() -> None:
