@@ -7,22 +7,26 @@ carried out, and failing the commands that its front answers.
 
 from __future__ import annotations
 
+import datetime as dt
 import random
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
 
 from bench.fault_kills import MODELS
 from bench.fault_ledger import Client
+from bench.fault_proxy import Kind
 from bench.fault_system import Wrong, eventually
 from bench.fault_work import other_listing, person, some_work
 
 NOT_PRIMARY, WRITE_CONFLICT = 10107, 112
 WHILE_S = 3.0
+MET_S = 90.0
 MANY = 130
-"""More documents than the server's first batch holds."""
+"""More documents than the first batch of an answer holds."""
 Drive = Callable[[Client, random.Random], None]
 
 
@@ -32,7 +36,7 @@ class Fault:
 
     name: str
     data: Mapping[str, object] | None = None
-    kind: str = ""
+    kind: Kind = "none"
 
 
 ENGINE = (
@@ -48,6 +52,11 @@ FRONT = (
     Fault("closed after", kind="unanswered"),
     Fault("late", kind="late"),
 )
+OF_MIGRATIONS = tuple(
+    replace(fault, data=fault.data and {**fault.data, "appName": "likeness-migrations"})
+    for fault in ENGINE
+)
+"""For what the embedded Atlas itself sends to the engine all the time."""
 TIMES: Mapping[str, int] = {"once": 1, "twice": 2, "for a while": 0}
 
 
@@ -67,29 +76,29 @@ def colliding(client: Client, chance: random.Random) -> None:
         list(threads.map(lambda _: client.put("own-0", photo), range(4)))
 
 
-def many(client: Client, chance: random.Random) -> None:
-    """A reconcile of more items than one batch of an answer holds."""
-    photos = sorted(client.photos)
-    if len(client.system.listed) < MANY:
-        listed = {f"cms-{number}": photos[number % len(photos)] for number in range(MANY)}
-        client.system.list(listed, client.photos)
-    client.start("backfill")
-    some_work(client, chance)
-
-
-def few(client: Client, chance: random.Random) -> None:
-    """Back to a short listing, which the brake holds up unless it is allowed."""
-    listed = dict(list(client.system.listed.items())[:10])
-    client.system.list(listed, client.photos)
-    client.system.run("indexer", "once", "--allow-deletes")
-
-
 def migrating(client: Client, chance: random.Random) -> None:
     """`migrations up` of an empty database: may fail, and then says why in a sentence."""
     run, name = client.system.run, f"{client.system.db.name}-{chance.randrange(1_000_000)}"
     try:
         run("migrations", "up", check=False, MONGODB_DATABASE=name)
         run("migrations", "up", check=False, MONGODB_DATABASE=name)
+    finally:
+        client.system.client.drop_database(name)
+
+
+def exporting(client: Client, chance: random.Random) -> None:
+    """The tombstones of another database, more than one batch, are exported: all, or an error."""
+    name = f"{client.system.db.name}-{chance.randrange(1_000_000)}"
+    stone = {"kind": "item", "collection": "c", "box": None, "receipt_id": None,
+             "created_at": dt.datetime.now(dt.UTC)}  # fmt: skip
+    stones = [{**stone, "_id": f"item/{n}", "media_id": f"{n}"} for n in range(MANY)]
+    client.system.client[name].likeness_tombstones.insert_many(stones)
+    said = None
+    try:
+        with suppress(Wrong):  # an error that is said is what is expected of a fault
+            said = client.system.run("migrations", "tombstones", "export", MONGODB_DATABASE=name)
+        if said is not None and len(said.splitlines()) != MANY:
+            raise Wrong(f"{len(said.splitlines())} of {MANY} tombstones were exported")
     finally:
         client.system.client.drop_database(name)
 
@@ -110,7 +119,7 @@ COMMANDS: Mapping[str, tuple[Sequence[Fault], Drive]] = {
     "delete": (ENGINE, working),
     "find": (ENGINE, working),
     "findAndModify": (ENGINE, working),
-    "getMore": (ENGINE, many),
+    "getMore": (OF_MIGRATIONS, exporting),
     "hello": (FRONT, working),
     "insert": (ENGINE, working),
     "update": (ENGINE, working),
@@ -139,8 +148,6 @@ def every_fault(command: str, client: Client, chance: random.Random) -> None:
                 _one(command, fault, times, drive, client, chance)
             except Wrong as error:
                 raise Wrong(f"{fault.name}, {often}: {error}") from None
-    if drive is many:
-        few(client, chance)
     if drive is dropping:
         client.system.run("migrations", "model", "prune")
 
@@ -154,45 +161,60 @@ def _one(
 
     def met() -> bool:
         proxied = system.database_proxy.struck > struck
-        return proxied if fault.kind else system.failures(command) > before
+        return proxied if fault.data is None else system.failures(command) > before
 
-    with _failing(client, [command], fault, times) as until_over:
-        eventually(lambda: drive(client, chance) or met(), "the command was not sent", 40)  # type: ignore[func-returns-value]
-        until_over()
+    def driven() -> bool:
+        drive(client, chance)
+        return met()
+
+    with _failing(client, [command], fault, times):
+        ending = (
+            None
+            if times
+            else threading.Thread(target=_end_after_a_while, args=(fault, client, met))
+        )
+        if ending is not None:
+            ending.start()
+        try:
+            eventually(driven, "the command was not sent", MET_S)
+        finally:
+            if ending is not None:
+                ending.join()
     system.ready()
 
 
+def _end_after_a_while(fault: Fault, client: Client, met: Callable[[], bool]) -> None:
+    """Ends a fault that would last for ever; not before a command met it."""
+    until = time.monotonic() + WHILE_S
+    with suppress(Wrong):  # the other thread says so
+        eventually(met, "", MET_S)
+    time.sleep(max(0.0, until - time.monotonic()))
+    _end(fault, client)
+
+
 @contextmanager
-def _failing(
-    client: Client, commands: Sequence[str], fault: Fault, times: int
-) -> Iterator[Callable[[], None]]:
-    """The fault, over at the end of the block; one without a number of times after a while."""
-    admin, proxy = client.system.client.admin, client.system.database_proxy
-
-    def begin() -> None:
-        if fault.data is None:
-            proxy.set(fault.kind, seconds=2.5, count=times, commands=commands, code=NOT_PRIMARY)  # type: ignore[arg-type]
-        else:
-            mode: object = {"times": times} if times else "alwaysOn"
-            data = {"failCommands": list(commands), **fault.data}
-            admin.command({"configureFailPoint": "failCommand", "mode": mode, "data": data})
-
-    def end() -> None:
-        if fault.data is None:
-            proxy.heal()
-        else:
-            admin.command({"configureFailPoint": "failCommand", "mode": "off"})
-
-    begin()
-    timer = None if times else threading.Timer(WHILE_S, end)
-    if timer is not None:
-        timer.start()
+def _failing(client: Client, commands: Sequence[str], fault: Fault, times: int) -> Iterator[None]:
+    """The fault, over at the end of the block; `times` 0: as often as they are sent."""
+    if fault.data is None:
+        proxy = client.system.database_proxy
+        proxy.set(fault.kind, seconds=2.5, count=times, commands=commands, code=NOT_PRIMARY)
+    else:
+        mode: object = {"times": times} if times else "alwaysOn"
+        data = {"failCommands": list(commands), **fault.data}
+        client.system.client.admin.command(
+            "configureFailPoint", "failCommand", mode=mode, data=data
+        )
     try:
-        yield timer.join if timer is not None else lambda: None
+        yield
     finally:
-        if timer is not None:
-            timer.join()
-        end()
+        _end(fault, client)
+
+
+def _end(fault: Fault, client: Client) -> None:
+    if fault.data is None:
+        client.system.database_proxy.heal()
+    else:
+        client.system.client.admin.command("configureFailPoint", "failCommand", mode="off")
 
 
 def several_fail(
