@@ -50,28 +50,45 @@ class Worker:
         self._away = False
         self._owed = threading.Event()
         self._owed_since: dt.datetime | None = None
+        self._faulty = False
 
-    def run(self) -> None:
-        """Returns after a stop, with its children ended, whatever the database does."""
+    def run(self) -> bool:
+        """Returns after a stop, with its children ended, whatever the database does.
+
+        False when it stopped by itself, over a fault of ours: whoever started it starts it again.
+        """
         scheduler = schedule.scheduler()
         if self._source is not None:
             scheduler.add_job(self._owe, self._trigger)
         scheduler.start()
         self._log.info("worker_started", source=self._source)
-        thread = threading.Thread(target=self._tend, name="tend", daemon=True)
-        thread.start()
-        threading.Thread(target=self._measuring, name="lag", daemon=True).start()
+        thread = self._thread("tend", self._tend)
+        self._thread("lag", self._measuring)
         if self._settings.index_live:
-            threading.Thread(target=self._live, name="live", daemon=True).start()
+            self._thread("live", self._live)
         self._stopping.wait()
         scheduler.shutdown(wait=False)
         thread.join(0.5)
         if not self._lanes.stop(GRACE_S):
             self._log.warning("batch_killed")
-        leaving = threading.Thread(target=self._leave, name="leave", daemon=True)
-        leaving.start()
-        leaving.join(0.5)
+        self._thread("leave", self._leave).join(0.5)
         self._log.info("worker_stopped")
+        return not self._faulty
+
+    def _thread(self, name: str, act: Callable[[], None]) -> threading.Thread:
+        """A running thread. A worker of which a part has died would only look alive: it ends."""
+
+        def whole() -> None:
+            try:
+                act()
+            except Exception:
+                self._log.exception("unexpected_error", thread=name)
+                self._faulty = True
+                self._stopping.set()
+
+        thread = threading.Thread(target=whole, name=name, daemon=True)
+        thread.start()
+        return thread
 
     def _tend(self) -> None:
         """The worker's rounds, until it is asked to stop."""
@@ -203,14 +220,17 @@ class _Round:
 
 
 def run(settings: Settings) -> int:
-    """Exit status 0 after SIGTERM or SIGINT. Raises ConfigError for what cannot be used."""
+    """Exit status 0 after SIGTERM or SIGINT, 1 after a fault, which its log has.
+
+    Raises ConfigError for what cannot be used.
+    """
     stopping = threading.Event()
     for signum in (signal.SIGTERM, signal.SIGINT):
         signal.signal(signum, lambda *_: stopping.set())
     client = connect(settings, "worker")
-    Worker(settings, Store(database(client, settings)), stopping).run()
+    whole = Worker(settings, Store(database(client, settings)), stopping).run()
     client.close()
-    return 0
+    return 0 if whole else 1
 
 
 def _source_name(settings: Settings) -> str | None:
