@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import struct
 import threading
 from typing import Any
@@ -16,7 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from localatlas.bsonvectors import Vector, VectorError, document_vector, parse_vector
-from localatlas.crew import Crew
+from localatlas.crew import MOST_THREADS, Crew
 from localatlas.definition import VectorField
 from localatlas.ranking import PIECE_BYTES, Block
 from localatlas.vectors import VectorSet
@@ -301,6 +302,22 @@ def test_a_crew_keeps_the_order_and_passes_errors_on() -> None:
     with pytest.raises(ZeroDivisionError):
         crew.share(lambda piece: 1 // (piece - 700), list(range(1000)))
     assert crew.share(lambda piece: -piece, [5]) == [-5]
+
+
+def test_each_of_a_crew_keeps_to_processors_of_its_own() -> None:
+    before = os.sched_getaffinity(0)
+    together = threading.Barrier(min(MOST_THREADS, len(before)), timeout=10)
+    parts: list[int] = []
+
+    def look(_: int) -> None:
+        if threading.current_thread() is not threading.main_thread():
+            parts.extend(os.sched_getaffinity(0))
+            together.wait()
+
+    Crew().share(look, list(range(together.parties)))
+
+    assert sorted(parts) == sorted(before)
+    assert os.sched_getaffinity(0) == before
 
 
 def test_a_score_may_exceed_what_float32_holds() -> None:
