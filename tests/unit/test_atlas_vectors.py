@@ -308,9 +308,10 @@ def test_each_of_a_crew_keeps_to_processors_of_its_own() -> None:
     before = os.sched_getaffinity(0)
     together = threading.Barrier(min(MOST_THREADS, len(before)), timeout=10)
     parts: list[int] = []
+    caller = threading.current_thread()
 
     def look(_: int) -> None:
-        if threading.current_thread() is not threading.main_thread():
+        if threading.current_thread() is not caller:
             parts.extend(os.sched_getaffinity(0))
             together.wait()
 
