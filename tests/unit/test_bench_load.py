@@ -169,11 +169,11 @@ def test_a_leak_is_told_from_noise() -> None:
 
 
 def test_a_leak_of_minutes_is_called_wrong() -> None:
-    kept = {"worker's lane": {"memory": Slope(600.0, 50.0, 300.0)}}  # 10 MiB a minute
+    kept = {"worker's lane": {"memory": Slope(2400.0, 200.0, 300.0)}}  # 40 MiB a minute
     (row,), (said,) = growth(kept)
-    assert row.value == 10.0
-    assert said == "worker's lane: memory grows by 10 MiB a minute"
-    assert growth({"worker's lane": {"memory": Slope(600.0, 150.0, 300.0)}})[1] == []
+    assert row.value == 40.0
+    assert said == "worker's lane: memory grows by 40 MiB a minute"
+    assert growth({"worker's lane": {"memory": Slope(2400.0, 500.0, 300.0)}})[1] == []
     assert growth({"atlas's engine": kept["worker's lane"]}) == ([], [])
 
 
