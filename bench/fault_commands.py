@@ -132,11 +132,13 @@ COMMANDS: Mapping[str, tuple[Sequence[Fault], Drive]] = {
 
 `uncovered` compares with what was sent, as heard from the driver."""
 UNANSWERED = frozenset({"endSessions"})
+ALSO: Mapping[str, Sequence[str]] = {"getMore": ["killCursors"]}
+"""What fails together with a command: sent only when that one failed."""
 
 
 def uncovered(sent: set[str]) -> list[str]:
     """The commands of a session that no row fails."""
-    return sorted(sent - set(COMMANDS) - UNANSWERED)
+    return sorted(sent - {*COMMANDS, *UNANSWERED, *(c for also in ALSO.values() for c in also)})
 
 
 def every_fault(command: str, client: Client, chance: random.Random) -> None:
@@ -167,7 +169,7 @@ def _one(
         drive(client, chance)
         return met()
 
-    with _failing(client, [command], fault, times):
+    with _failing(client, [command, *ALSO.get(command, ())], fault, times):
         ending = (
             None
             if times
