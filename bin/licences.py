@@ -10,6 +10,8 @@ import sys
 from importlib import metadata
 from pathlib import Path
 
+from packaging.requirements import Requirement
+
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "licences.md"
 sys.path.insert(0, str(ROOT))
@@ -46,18 +48,22 @@ own for development, no code of Likeness imports it, and neither the slug nor th
 
 def locked() -> dict[str, str]:
     """Name and version of every package in the lock that this machine's Python would install."""
-    text = (ROOT / "requirements-heroku.txt").read_text()
     return {
-        name: version
-        for name, version in re.findall(r"^([A-Za-z0-9_.-]+)==([^\s;]+)", text, re.MULTILINE)
-        if _installed(name) == version
+        one.name: next(iter(one.specifier)).version
+        for one in _lock()
+        if one.marker is None or one.marker.evaluate()
     }
 
 
 def others() -> list[str]:
     """Packages that the lock names for other platforms or other versions of Python only."""
-    text = (ROOT / "requirements-heroku.txt").read_text()
-    return sorted(set(re.findall(r"^([A-Za-z0-9_.-]+)==", text, re.MULTILINE)) - set(locked()))
+    return sorted({one.name for one in _lock()} - set(locked()))
+
+
+def _lock() -> list[Requirement]:
+    text = (ROOT / "requirements-heroku.txt").read_text(encoding="utf-8")
+    lines = re.findall(r"^([A-Za-z0-9_.-]+==[^\\\n]+)", text, re.MULTILINE)
+    return [Requirement(line.strip()) for line in lines]
 
 
 def licence(package: str) -> str:
@@ -88,13 +94,6 @@ def page() -> str:
         f"| {DETECTOR.licence_declared_by} | {DETECTOR.training_data} | |\n"
     )
     return HEAD + packages + elsewhere + MODELS + models + TAIL
-
-
-def _installed(name: str) -> str | None:
-    try:
-        return metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return None
 
 
 def main() -> int:
