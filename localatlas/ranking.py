@@ -5,7 +5,7 @@ The first pass rules out only what cannot be among the best: ranks come with a b
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,15 +14,17 @@ from numpy.typing import NDArray
 
 from localatlas.bsonvectors import Vector
 from localatlas.crew import Crew
-from localatlas.scores import Floats, estimate, exact_scores
+from localatlas.scores import Floats, estimate, exact_scores, products
 
 # Where the wanted rows are fewer than this share of a block, copying them out beats computing all.
 GATHER_BELOW = 0.3
 # Ranks are looked at by their largest in so many groups before any is sorted.
 GROUPS = 512
 SMALLEST_GROUP = 8
-# What one thread takes at a time; less than that is not shared out at all.
-PIECE_BYTES = 8 * 2**20
+# What one thread takes at a time; less than half of that is not shared out at all.
+PIECE_BYTES = 16 * 2**20
+# Rows that are copied out stay in the processor's own cache.
+COPIED_BYTES = 2**20
 
 Positions = NDArray[np.intp]
 Best = tuple[NDArray[np.int32], Floats]
@@ -38,16 +40,40 @@ class Block:
 
 
 @dataclass(frozen=True, slots=True)
-class Ranked:
-    """A block with the ranks of the vectors at the positions `chosen` (None: all), and their error.
+class Part:
+    """The vectors of a block at the positions `chosen` (None: all).
 
-    `wanted` is a mask over the ranks, None where every one is wanted; the others are the lowest.
-    `error` is one bound for all or one for each. `tops` are the largest ranks of groups of them.
+    `wanted` is a mask over those, None where every one is wanted.
     """
 
     block: Block
     chosen: Positions | None
     wanted: NDArray[np.bool_] | None
+
+    def pieces(self) -> list[tuple[NDArray[Any], Positions | None]]:
+        """The vectors in pieces that threads can share out: rows, and which of them to copy out."""
+        values, chosen = self.block.values, self.chosen
+        width = max(1, values[0].nbytes)
+        if chosen is None:
+            step = max(1, PIECE_BYTES // width)
+            return [(values[at : at + step], None) for at in range(0, len(values), step)]
+        step = max(1, COPIED_BYTES // width)
+        return [(values, chosen[at : at + step]) for at in range(0, len(chosen), step)]
+
+    @property
+    def lengths(self) -> Floats:
+        """The lengths of the vectors."""
+        return self.block.lengths if self.chosen is None else self.block.lengths[self.chosen]
+
+
+@dataclass(frozen=True, slots=True)
+class Ranked:
+    """A part with the ranks of its vectors, and their error: one bound for all or one for each.
+
+    Those that are not wanted have the lowest rank. `tops` are the largest ranks of groups of them.
+    """
+
+    part: Part
     ranks: Floats
     error: Floats | np.float32
     tops: Floats
@@ -70,11 +96,12 @@ class Snapshot:
         """
         rows, values = [np.empty(0, np.int32)], []
         ranked = self._ranked(query, wanted, count, crew)
-        for part, kept in zip(ranked, _contenders(ranked, count), strict=True):
-            places = kept if part.chosen is None else part.chosen[kept]
+        for one, kept in zip(ranked, _contenders(ranked, count), strict=True):
+            block, chosen = one.part.block, one.part.chosen
+            places = kept if chosen is None else chosen[kept]
             if len(places):
-                rows.append(part.block.rows[places])
-                values.append(part.block.values[places])
+                rows.append(block.rows[places])
+                values.append(block.values[places])
         if not values:
             return rows[0], np.empty(0, np.float32)
         all_rows = np.concatenate(rows)
@@ -85,55 +112,55 @@ class Snapshot:
     def _ranked(
         self, query: Vector, wanted: NDArray[np.bool_] | None, count: int, crew: Crew
     ) -> list[Ranked]:
-        some = sum(len(block.rows) for block in self.blocks)
-        if wanted is not None:
-            some = min(some, int(np.count_nonzero(wanted)))
-        group = max(1, some // max(GROUPS, 8 * count))
-        pieces = [piece for block in self.blocks for piece in _pieces(block)]
+        parts = [_part(block, wanted) for block in self.blocks]
+        kept = [part for part in parts if part is not None]
+        pieces = [part.pieces() for part in kept]
 
-        def rank(piece: Block) -> Ranked | None:
-            return _ranked(piece, wanted, query, self.similarity, group)
+        def multiply(piece: tuple[NDArray[Any], Positions | None]) -> Floats:
+            values, chosen = piece
+            return products(values if chosen is None else values[chosen], query)
 
-        if sum(piece.values.nbytes for piece in pieces) < PIECE_BYTES:
-            ranked = list(map(rank, pieces))
+        every = [piece for some in pieces for piece in some]
+        lengths = [part.lengths for part in kept]
+        total = sum(map(len, lengths))
+        if total * self.width < PIECE_BYTES // 2:
+            done = iter(list(map(multiply, every)))
         else:
-            ranked = crew.share(rank, pieces)
-        return [part for part in ranked if part is not None]
+            done = iter(crew.share(multiply, every))
+        group = max(1, total // max(GROUPS, 8 * count))
+        ranked = []
+        for part, some, sizes in zip(kept, pieces, lengths, strict=True):
+            found = [next(done) for _ in some]
+            ranks, error = estimate(
+                found[0] if len(found) == 1 else np.concatenate(found),
+                sizes,
+                query,
+                self.similarity,
+            )
+            if part.wanted is not None:
+                np.putmask(ranks, ~part.wanted, -np.inf)
+            ranked.append(Ranked(part, ranks, error, _tops(ranks, group)))
+        return ranked
+
+    @property
+    def width(self) -> int:
+        """The bytes of a vector."""
+        return self.blocks[0].values[0].nbytes if self.blocks else 0
 
 
-def _pieces(block: Block) -> Iterator[Block]:
-    """Yield the block in pieces that threads can share out among themselves."""
-    step = max(1, PIECE_BYTES // max(1, block.values[0].nbytes))
-    for start in range(0, len(block.rows), step):
-        part = slice(start, start + step)
-        yield Block(block.values[part], block.lengths[part], block.rows[part])
-
-
-def _ranked(
-    block: Block,
-    wanted: NDArray[np.bool_] | None,
-    query: Vector,
-    similarity: str,
-    group: int,
-) -> Ranked | None:
-    """Return the block's ranks, or None where none of its rows is wanted."""
-    chosen, mask = None, None
-    if wanted is not None:
-        mask = _mask(block.rows, wanted)
-        some = int(np.count_nonzero(mask))
-        if not some:
-            return None
-        if some == len(mask):
-            mask = None
-        elif some < GATHER_BELOW * len(mask):
-            chosen, mask = np.flatnonzero(mask), None
-    if chosen is None:
-        ranks, error = estimate(block.values, block.lengths, query, similarity)
-    else:
-        ranks, error = estimate(block.values[chosen], block.lengths[chosen], query, similarity)
-    if mask is not None:
-        np.putmask(ranks, ~mask, -np.inf)
-    return Ranked(block, chosen, mask, ranks, error, _tops(ranks, group))
+def _part(block: Block, wanted: NDArray[np.bool_] | None) -> Part | None:
+    """Return what is wanted of a block, or None where none of its rows is."""
+    if wanted is None:
+        return Part(block, None, None)
+    mask = _mask(block.rows, wanted)
+    some = int(np.count_nonzero(mask))
+    if not some:
+        return None
+    if some == len(mask):
+        return Part(block, None, None)
+    if some < GATHER_BELOW * len(mask):
+        return Part(block, np.flatnonzero(mask), None)
+    return Part(block, None, mask)
 
 
 def _mask(rows: NDArray[np.int32], wanted: NDArray[np.bool_]) -> NDArray[np.bool_]:
@@ -167,8 +194,8 @@ def _by_each_error(ranked: Sequence[Ranked], count: int) -> list[Positions]:
             low, high = part.ranks - part.error, part.ranks + part.error
         unsure = ~np.isfinite(np.broadcast_to(part.error, part.ranks.shape))
         low[unsure], high[unsure] = -np.inf, np.inf
-        if part.wanted is not None:
-            low[~part.wanted] = -np.inf
+        if part.part.wanted is not None:
+            low[~part.part.wanted] = -np.inf
         least.append(low)
         most.append(high)
     return _at_least(ranked, most, _kth(np.concatenate(least), count))
@@ -180,7 +207,8 @@ def _at_least(
     found = []
     for part, each in zip(ranked, values, strict=True):
         kept = np.flatnonzero(each >= floor)
-        found.append(kept if part.wanted is None else kept[part.wanted[kept]])
+        wanted = part.part.wanted
+        found.append(kept if wanted is None else kept[wanted[kept]])
     return found
 
 

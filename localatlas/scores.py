@@ -7,7 +7,7 @@
 Source: Lucene's VectorSimilarityFunction and VectorUtil, and the engine's own bit similarity.
 Inputs are float32 or int8, sums are taken in float64, the score is rounded to float32.
 
-`estimate` answers with float32 products over many rows at once and says how far off they may be;
+`products` are taken in float32 over many rows at once, and `estimate` says how far off that may be;
 `exact_scores` is for the few rows that may be in the answer.
 """
 
@@ -66,26 +66,44 @@ def _exact(rows: NDArray[Any], query: Vector, similarity: str, dimensions: int) 
     return _rounded(np.maximum((1.0 + dots) / 2.0, 0.0))
 
 
-def estimate(
-    rows: NDArray[Any], lengths: Floats, query: Vector, similarity: str
-) -> tuple[Floats, Floats | np.float32]:
-    """Return for each row a rank (larger is better) and how far that may be from the true one.
+def products(rows: NDArray[Any], query: Vector) -> Floats:
+    """Return the float32 product of each of `rows` with the query; packed bits: minus the distance.
 
-    `lengths` are those of the rows, at least one. Ranks are the cosine, the dot product cut at -1,
-    or minus the squared distance: they order rows as the score does. The error is one bound for all
-    rows, or where float32 is too narrow for some of them one for each, infinite for those. It also
-    covers the rounding of the score itself, so that rows whose scores will be equal are not told
-    apart.
+    Nothing but this reads all the vectors, and it holds no lock of Python's while it does.
     """
     if query.kind == PACKED_BIT:
         distances = np.bitwise_count(rows ^ query.values).sum(axis=1, dtype=np.int32)
-        return -distances.astype(np.float32), np.float32(0)
+        negative: Floats = -distances.astype(np.float32)
+        return negative
+    target = query.values.astype(np.float32)
+    with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+        if rows.dtype == np.float32:
+            # Not `rows @ target`: its threads spin while they wait for each other, which costs more
+            # than it gains as soon as the machine does anything else. Callers bring their own.
+            whole: Floats = np.vecdot(rows, target)
+            return whole
+        parts = [np.vecdot(part.astype(np.float32), target) for part in _parts(rows)]
+    return np.concatenate(parts)
+
+
+def estimate(
+    ranks: Floats, lengths: Floats, query: Vector, similarity: str
+) -> tuple[Floats, Floats | np.float32]:
+    """Return for each row a rank (larger is better) and how far that may be from the true one.
+
+    `ranks` are the rows' `products`, at least one, which are overwritten; `lengths` those of the
+    rows. Ranks are the cosine, the dot product cut at -1, or minus the squared distance: they order
+    rows as the score does. The error is one bound for all rows, or where float32 is too narrow for
+    some of them one for each, infinite for those. It also covers the rounding of the score itself,
+    so that rows whose scores will be equal are not told apart.
+    """
+    if query.kind == PACKED_BIT:
+        return ranks, np.float32(0)
     size = length(query)
     # A sum of n products errs by at most about n half-units of the product of the two lengths.
-    width = np.float32((rows.shape[1] + 8) * UNIT)
+    width = np.float32((len(query.values) + 8) * UNIT)
     total = np.empty(0, np.float32)
     with np.errstate(over="ignore", under="ignore", invalid="ignore", divide="ignore"):
-        ranks = _products(rows, query.values.astype(np.float32))
         shortest, longest = lengths.min() * size, lengths.max() * size
         if similarity == "cosine":
             ranks /= lengths * size
@@ -108,7 +126,7 @@ def estimate(
         products = lengths * size
         unsure = ~((products <= WIDEST) & np.isfinite(ranks))
         if similarity == "cosine":
-            errors = np.full(len(rows), error, np.float32)
+            errors = np.full(len(ranks), error, np.float32)
             unsure |= products < NARROWEST
         elif similarity == "dotProduct":
             errors = products * width + np.float32(4 * UNIT)
@@ -116,15 +134,6 @@ def estimate(
             errors = (total + 1) * (4 * width)
     errors[unsure] = np.inf
     return ranks, errors
-
-
-def _products(rows: NDArray[Any], target: Floats) -> Floats:
-    if rows.dtype == np.float32:
-        # Not `rows @ target`: its threads spin while they wait for each other, which costs more
-        # than it gains as soon as the machine does anything else. Callers bring their own.
-        products: Floats = np.vecdot(rows, target)
-        return products
-    return np.concatenate([np.vecdot(part.astype(np.float32), target) for part in _parts(rows)])
 
 
 def _parts(rows: NDArray[Any]) -> list[NDArray[Any]]:
