@@ -6,7 +6,7 @@ import contextlib
 import itertools
 import os
 from collections.abc import Callable, Sequence
-from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from typing import TypeVar
 
 Piece = TypeVar("Piece")
@@ -28,11 +28,11 @@ class Crew:
 
     def __init__(self) -> None:
         processors = sorted(os.sched_getaffinity(0))
-        self._threads = min(MOST_THREADS, len(processors))
+        threads = self._threads = min(MOST_THREADS, len(processors))
         numbers = itertools.count()  # one step of it is atomic
 
-        def settle() -> None:
-            part = processors[next(numbers) % self._threads :: self._threads]
+        def settle() -> None:  # not of `self`: its threads, which hold it, would never end
+            part = processors[next(numbers) % threads :: threads]
             with contextlib.suppress(OSError):  # taken from the process since
                 os.sched_setaffinity(0, part)
 
@@ -51,7 +51,9 @@ class Crew:
             for turn in turns:
                 results[turn] = work(pieces[turn])
 
-        takers = [self._pool.submit(take) for _ in range(min(self._threads, len(pieces)))]
+        takers: list[Future[None]] = []
+        with contextlib.suppress(RuntimeError):  # no thread can be had: the caller does it all
+            takers.extend(self._pool.submit(take) for _ in range(min(self._threads, len(pieces))))
         # When one finds nothing more to take, the others have a piece in hand at most.
         _, others = wait(takers, return_when=FIRST_COMPLETED)
         wait([taker for taker in others if not taker.cancel()], PATIENCE_S)

@@ -110,10 +110,11 @@ class VectorIndex:
             ids = self._documents.ids
         if nested is None:
             return _flat(query, vector, view, parents)
-        kept = None
+        rows = None
         if parents is not None:
             kept = {id_key(ids[row]) for row in np.flatnonzero(parents).tolist()}
-        return _joined(query, vector, view, kept)
+            rows = np.fromiter((id_key(one) in kept for one in view.ids), np.bool_, len(view.ids))
+        return _joined(query, vector, view, rows)
 
     def check(self, query: VectorQuery) -> Vector:
         """Return the query's vector if the index can answer the query, or raise CommandError."""
@@ -224,21 +225,20 @@ def _hits(view: View, rows: NDArray[np.int32], scores: NDArray[np.float32]) -> l
     return [(view.ids[row], score) for row, score in pairs]
 
 
-def _joined(query: VectorQuery, vector: Vector, view: View, kept: set[object] | None) -> list[Hit]:
+def _joined(query: VectorQuery, vector: Vector, view: View, wanted: Mask | None) -> list[Hit]:
     """Return the documents of the best nested ones: each once, with its best score or the mean.
 
     The candidates are nested documents, so a few documents may take all of them; the mean is that
     of a document's candidates.
     """
     count = len(view.ids) if query.candidates is None else query.candidates
-    rows, found = view.best(vector, max(1, count))
+    rows, found = view.best(vector, max(1, count), wanted)
     scores: dict[object, list[float]] = {}
     first: dict[object, int] = {}
     for row, score in zip(rows.tolist(), found.tolist(), strict=True):
         key = id_key(view.ids[row])
-        if kept is None or key in kept:
-            scores.setdefault(key, []).append(score)
-            first[key] = min(first.get(key, row), row)
+        scores.setdefault(key, []).append(score)
+        first[key] = min(first.get(key, row), row)
     joined = [
         (-(sum(each) / len(each) if query.score_mode == "avg" else each[0]), first[key])
         for key, each in scores.items()

@@ -98,6 +98,8 @@ def _projected(
     hits: Sequence[Hit], found: Document, spec: Document, unions: Pipeline
 ) -> Plain | None:
     """For a projection of whole fields and of scores."""
+    if any(key.startswith("_id.") for key in spec):
+        return None  # a part of `_id` cannot stand beside the whole, by which rows are known
     scores = tuple(key for key, value in spec.items() if is_meta(value))
     fields = {key: value for key, value in spec.items() if key not in scores}
     with_id = fields.pop("_id", True)

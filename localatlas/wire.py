@@ -198,7 +198,10 @@ def with_topology(data: bytes, topology: Mapping[str, Any]) -> bytes:
     """
     if b"\x10code\0" not in data or b"topologyVersion" in data:
         return data
-    body = reply_body(data)
+    try:
+        body = reply_body(data)
+    except WireError:
+        return data  # a document of the client's own, which is its business
     if body.get("ok") or body.get("code") not in NOT_PRIMARY:
         return data
     return with_body(data, {**body, "topologyVersion": topology})

@@ -132,7 +132,8 @@ def _hear_children(ear: Ear, patch: pytest.MonkeyPatch) -> None:
     def init(process: subprocess.Popen[Any], *given: Any, **named: Any) -> None:
         named = dict(signature.bind(process, *given, **named).arguments)
         del named["self"]
-        words = [named["args"]] if isinstance(named["args"], str) else list(named["args"])
+        words = named["args"]
+        words = [words] if isinstance(words, str | bytes | os.PathLike) else list(words)
         who = _name([os.fsdecode(word) for word in words])
         ear.secrets.add_environment(dict(named.get("env") or {}))
         with contextlib.ExitStack() as files:

@@ -89,6 +89,13 @@ def test_candidates_are_nested_documents() -> None:
     assert hits(held, numCandidates=2, **mean) == [(1, 0.5), (2, pytest.approx(0.2))]
 
 
+def test_documents_that_a_parent_filter_leaves_out_take_no_candidates() -> None:
+    held = nested(*FAMILY)
+
+    assert ids(held, numCandidates=1, limit=1) == [1]
+    assert ids(held, numCandidates=1, limit=1, parentFilter={"t": {"$ne": "a"}}) == [2]
+
+
 def test_nested_documents_follow_their_document(tmp_path: Path) -> None:
     held = nested(*FAMILY)
     held.put({"_id": 1, "c": [{"v": [5, 0]}, {"v": [6, 0]}]})

@@ -163,3 +163,7 @@ def test_a_batch_has_room_for_so_many() -> None:
     assert plain(many, [], BODY) is None
     assert plain(many[:101], [], BODY) is not None
     assert plain([], [], BODY) is None
+
+
+def test_a_part_of_the_id_does_not_stand_beside_the_whole() -> None:
+    assert plain(HITS, [{"$project": {"_id.site": 1, "score": META}}], BODY) is None

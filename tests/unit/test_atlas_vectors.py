@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import math
 import os
 import struct
 import threading
+import weakref
 from typing import Any
 
 import numpy as np
@@ -319,6 +321,34 @@ def test_each_of_a_crew_keeps_to_processors_of_its_own() -> None:
 
     assert sorted(parts) == sorted(before)
     assert os.sched_getaffinity(0) == before
+
+
+def test_the_threads_of_a_crew_end_with_it() -> None:
+    before = set(threading.enumerate())
+    crew = Crew()
+    crew.share(lambda piece: piece, [1, 2])
+    threads = set(threading.enumerate()) - before
+    ended = weakref.ref(crew)
+
+    del crew
+    gc.collect()
+
+    assert ended() is None
+    for thread in threads:
+        thread.join(10)
+    assert threads
+    assert not any(thread.is_alive() for thread in threads)
+
+
+def test_a_crew_that_gets_no_thread_leaves_the_work_to_the_caller(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refused(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refused)
+
+    assert Crew().share(lambda piece: -piece, [1, 2, 3]) == [-1, -2, -3]
 
 
 def test_a_score_may_exceed_what_float32_holds() -> None:

@@ -109,3 +109,9 @@ def test_a_rewritten_reply_keeps_its_ids_and_gets_a_fresh_checksum() -> None:
     head = wire.header(changed)
     assert (head.length, head.request_id, head.response_to) == (len(changed), 5, 6)
     assert wire.reply_body(changed) == {"b": "longer than before"}
+
+
+def test_a_reply_with_a_document_that_cannot_be_read_passes_as_it_is() -> None:
+    data = wire.message({"code": 1, "text": "odd"}, request_id=7).replace(b"odd", b"\xff\xfe\xfd")
+
+    assert wire.with_topology(data, {"counter": 1}) == data
