@@ -37,6 +37,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except LikenessError as error:
         print(f"indexer: {error.detail}", file=sys.stderr)
         return 1
+    except BrokenPipeError:
+        # Whoever read our output has seen enough (`| head`).
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except Exception as error:
         # A fault of ours: where it came from and of what kind, without its text, which may hold
         # anything. Nobody goes on after it.
@@ -45,10 +49,6 @@ def main(argv: Sequence[str] | None = None) -> int:
             f"indexer: Internal error ({type(error).__name__}); please report it.", file=sys.stderr
         )
         return 1
-    except BrokenPipeError:
-        # Whoever read our output has seen enough (`| head`).
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -61,3 +61,16 @@ def test_a_command_that_fails_says_so_in_a_sentence_and_gives_nothing_away(
     assert said in err
     assert not out
     assert "canary" not in err
+
+
+def test_a_reader_that_has_seen_enough_is_no_fault(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(_: object) -> int:
+        raise BrokenPipeError
+
+    monkeypatch.setattr(cli, "_status", failing)
+    monkeypatch.setattr(log, "configure", lambda level: None)
+    monkeypatch.setattr("os.dup2", lambda new, old: None)
+    assert cli.main(["status"]) == 0
+    assert not capfd.readouterr().err
