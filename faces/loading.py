@@ -14,6 +14,7 @@ from faces.settings import Settings
 from faces.types import Face
 
 if TYPE_CHECKING:
+    from faces.decoder import Decoder
     from faces.encode import Encoder
     from faces.pipeline import Pipeline
     from faces.remote import RemotePipeline
@@ -32,7 +33,6 @@ def load_pipeline(settings: Settings, key: str) -> AnyPipeline:
     if settings.encoder == "remote":
         return _remote(settings, key)
     from faces import sessions
-    from faces.decoder import Decoder
     from faces.detect import Detector
     from faces.models import cards, files
     from faces.pipeline import Pipeline
@@ -43,7 +43,7 @@ def load_pipeline(settings: Settings, key: str) -> AnyPipeline:
         sessions.open_session(files.checked(folder, cards.DETECTOR), threads=1),
         min_confidence=settings.detect_min_confidence,
     )
-    decoder = Decoder(wall_seconds=PATIENT_S) if gives_way() else Decoder()
+    decoder = _decoder()
     decoder.warm()
     return Pipeline(
         decoder,
@@ -54,6 +54,13 @@ def load_pipeline(settings: Settings, key: str) -> AnyPipeline:
         closer_side=settings.detect_closer_side,
         max_bytes=settings.max_upload_bytes,
     )
+
+
+def _decoder() -> Decoder:
+    """The decoder, with more time where the process gives way to all others."""
+    from faces.decoder import Decoder
+
+    return Decoder(wall_seconds=PATIENT_S) if gives_way() else Decoder()
 
 
 def _encoder(settings: Settings, key: str) -> Encoder:
@@ -99,7 +106,6 @@ def encoder_build(settings: Settings, key: str) -> str:
 
 
 def _remote(settings: Settings, key: str) -> RemotePipeline:
-    from faces.decoder import Decoder
     from faces.models import cards
     from faces.pictures import Pictures
     from faces.remote import Expected, RemotePipeline
@@ -109,7 +115,7 @@ def _remote(settings: Settings, key: str) -> RemotePipeline:
         settings.encoder_url or "",
         secret.get_secret_value() if secret else None,
         Expected(key, cards.card(key).dimensions),
-        Pictures(Decoder(), max_bytes=settings.max_upload_bytes),
+        Pictures(_decoder(), max_bytes=settings.max_upload_bytes),
         max_bytes=settings.max_upload_bytes,
     )
 
