@@ -14,11 +14,13 @@ MOST = 500
 def note(jobs: Jobs, collection: str, event: Literal["changed", "deleted"], key: str) -> str:
     """The id of the job that will look at `key`: one that waits already, else a new one.
 
-    A job that a worker has begun takes no more, so what is added is certain to be looked at.
+    A job that a worker has ever begun takes no more: what is added is certain to be looked at, and
+    with as many attempts as any.
     """
     waiting: Document = {
         "kind": "sync",
         "state": "queued",
+        "epoch": 0,
         "collection": collection,
         "params.source": None,
         "params.due": None,
