@@ -15,7 +15,7 @@ from pymongo import DeleteOne, UpdateOne
 
 from faces import documents, identity
 from faces.canary import COLLECTION as CANARIES
-from faces.database import BULK, FACES, MEDIA, SUBJECTS, TOMBSTONES, Db, Document, translate
+from faces.database import BULK, CROPS, FACES, MEDIA, SUBJECTS, TOMBSTONES, Db, Document, translate
 from faces.models.cards import CARDS
 from faces.records import API_SOURCE, ActiveModel
 from faces.types import PIPELINE_VERSION, Box
@@ -30,6 +30,8 @@ NAMES = (
     "tombstone_violations",
     "wrong_vectors",
 )
+_DELETES = ("orphan_faces", "tombstone_violations")
+"""A face of which this is found goes, with its crop."""
 
 
 @dataclass(slots=True)
@@ -100,8 +102,9 @@ class Audit:
                 {"_id": {"$in": sorted(keys)}, "state": {"$ne": "gone"}}, {"source": 1}
             )
         }
-        subjects = self._subjects(page)
+        # In this order: whose stone is seen here and waits for its erasure is seen to wait.
         stones = self._stones(page)
+        subjects = self._subjects(page)
         writes: dict[str, list[Any]] = {name: [] for name in NAMES}
         again: set[str] = set()
         fewer: list[str] = []
@@ -111,7 +114,7 @@ class Audit:
             if name is None:
                 continue
             self.findings[name].add(face["_id"])
-            if name in ("orphan_faces", "tombstone_violations"):
+            if name in _DELETES:
                 writes[name].append(DeleteOne({"_id": face["_id"]}))
                 if key in owners:
                     fewer.append(key)
@@ -133,6 +136,9 @@ class Audit:
                 self.findings[name].fixed += self._fix
         for name, ops in writes.items():
             if self._fix and ops:
+                if name in _DELETES:
+                    # First: nothing finds the crop of a face that is not there.
+                    self._db[CROPS].bulk_write(ops, ordered=False)
                 done = self._db[FACES].bulk_write(ops, ordered=False)
                 self.findings[name].fixed += done.deleted_count + done.modified_count
         if self._fix and fewer:
@@ -145,19 +151,19 @@ class Audit:
         face: Document,
         key: str,
         owners: dict[str, str],
-        subjects: set[str],
+        subjects: dict[str, str],
         stones: dict[str, list[Box]],
     ) -> str | None:
-        """The first contradiction about one face."""
+        """The first contradiction about one face, none while it waits for its erasure."""
+        subject = face["subject_id"]
+        person = subject and identity.subject_key(face["collection"], subject)
+        if subjects.get(person) == "erasing":
+            return None
         if key not in owners:
             return "orphan_faces"
         if identity.overlaps(documents.relative_box(face), stones.get(key, [])):
             return "tombstone_violations"
-        subject = face["subject_id"]
-        if (
-            subject is not None
-            and identity.subject_key(face["collection"], subject) not in subjects
-        ):
+        if subject is not None and person not in subjects:
             return "dangling_subjects"
         if _unfit(face):
             return "wrong_vectors"
@@ -217,14 +223,15 @@ class Audit:
             for row in rows
         }
 
-    def _subjects(self, page: Sequence[Document]) -> set[str]:
+    def _subjects(self, page: Sequence[Document]) -> dict[str, str]:
+        """The states of the subjects of these faces."""
         keys = {
             identity.subject_key(f["collection"], f["subject_id"])
             for f in page
             if f["subject_id"] is not None
         }
-        found = self._db[SUBJECTS].find({"_id": {"$in": sorted(keys)}}, {"_id": 1})
-        return {row["_id"] for row in found} if keys else set()
+        found = self._db[SUBJECTS].find({"_id": {"$in": sorted(keys)}}, {"state": 1})
+        return {row["_id"]: row["state"] for row in found} if keys else {}
 
     def _stones(self, page: Sequence[Document]) -> dict[str, list[Box]]:
         """The relative boxes that may hold no face, by item."""
@@ -246,8 +253,9 @@ class Audit:
         query = {"collection": row["collection"], "media_id": row["media_id"]}
         ids = [face["_id"] for face in self._db[FACES].find(query, {"_id": 1})]
         for start in range(0, len(ids), BULK):
-            part = ids[start : start + BULK]
-            self._db[FACES].bulk_write([DeleteOne({"_id": face}) for face in part], ordered=False)
+            ops = [DeleteOne({"_id": face}) for face in ids[start : start + BULK]]
+            self._db[CROPS].bulk_write(ops, ordered=False)
+            self._db[FACES].bulk_write(ops, ordered=False)
         done = self._db[MEDIA].update_one(
             {"_id": row["_id"], "rev": row["rev"]},
             {
