@@ -20,6 +20,8 @@ LONG = "long"
 SHORT = "short"
 HELD_WAIT_S = 5.0
 SYNCS_A_PAGE = 50
+EVENTS_AGAIN = 5000
+"""So many keys of events are remembered by a reconcile; further events wait for its end."""
 UNFIT_S = dt.timedelta(seconds=3)
 """So long a job that names no source waits for the worker of its collection."""
 UNCLAIMED_S = dt.timedelta(days=1)
@@ -63,7 +65,11 @@ def backfill(run: JobRun, settings: Settings) -> Mapping[str, Any]:
     """A whole reconcile of the configured source, resumed at the page that was not finished."""
     _check_collection(run, settings)
     dry = bool(run.params.get("dry_run"))
-    with _halting(run) as halt, _opened(run, settings, halt) as opened:
+    with (
+        _halting(run) as halt,
+        _opened(run, settings, halt) as opened,
+        _events_again(run, opened),
+    ):
         report = JobReport(run, halt)
         tally = Tally(**run.state.get("tally", {}))
         outcome = opened.reconcile(
@@ -111,14 +117,36 @@ def _sync(run: JobRun, opened: Run, halt: threading.Event) -> Mapping[str, Any]:
 
 def _waiting_syncs(run: JobRun, settings: Settings, opened: Run, halt: threading.Event) -> None:
     """Runs the events that came in during a long reconcile, between two of its pages."""
-    table: Mapping[str, Handler] = {"sync": lambda inner: _sync(inner, opened, halt)}
+    events: list[str] = run.state.setdefault("events", [])
+
+    def one(inner: JobRun) -> Mapping[str, Any]:
+        keys = [*inner.params.get("changed", ()), *inner.params.get("deleted", ())]
+        events[:] = dict.fromkeys([*events, *map(str, keys)])
+        return _sync(inner, opened, halt)
+
+    table: Mapping[str, Handler] = {"sync": one}
     holder = Holder.this_process("long")
     for _ in range(SYNCS_A_PAGE):
-        if halt.is_set():
+        if halt.is_set() or len(events) >= EVENTS_AGAIN:
             return
         only = own_jobs(settings, opened.name)
         if not run_next(run.store, table, holder=holder, stopping=run.stopping, only=only):
             return
+
+
+@contextlib.contextmanager
+def _events_again(run: JobRun, opened: Run) -> Iterator[None]:
+    """Has the events that were handled between pages looked at again when the run is over.
+
+    Entries that were in hand then had been looked up before them, and are stored after them.
+    """
+    try:
+        yield
+    finally:
+        if keys := run.state.get("events"):
+            params = {"source": opened.name, "changed": list(keys)}
+            run.store.jobs.enqueue("sync", opened.collection, params)
+            run.state["events"] = []
 
 
 def audit(run: JobRun, settings: Settings) -> Mapping[str, Any]:
