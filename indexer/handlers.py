@@ -23,9 +23,9 @@ SYNCS_A_PAGE = 50
 EVENTS_AGAIN = 5000
 """So many keys of events are remembered by a reconcile; further events wait for its end."""
 UNFIT_S = dt.timedelta(seconds=3)
-"""So long a job that names no source waits for the worker of its collection."""
+"""So long a job that names neither source nor collection waits for a worker that has one."""
 UNCLAIMED_S = dt.timedelta(days=1)
-"""So long a job of a source waits for a worker that has it."""
+"""So long a job of a source or a collection waits for a worker that has it."""
 
 
 def handlers(settings: Settings, lane: str) -> Mapping[str, Handler]:
@@ -50,7 +50,7 @@ def own_jobs(settings: Settings, source: str | None) -> dict[str, Any]:
     now = dt.datetime.now(dt.UTC)
     free: list[dict[str, Any]] = [
         {"kind": {"$nin": ["backfill", "sync"]}},
-        {"params.source": None, "created_at": {"$lt": now - UNFIT_S}},
+        {"params.source": None, "collection": None, "created_at": {"$lt": now - UNFIT_S}},
         {"created_at": {"$lt": now - UNCLAIMED_S}},
     ]
     if source is not None:
@@ -91,10 +91,11 @@ def backfill(run: JobRun, settings: Settings) -> Mapping[str, Any]:
 def sync(run: JobRun, settings: Settings) -> Mapping[str, Any]:
     """Single items, after events of the CMS, or those whose next try is due."""
     with _halting(run) as halt, _opened(run, settings, halt) as opened:
-        return _sync(run, opened, halt)
+        return _sync(run, settings, opened, halt)
 
 
-def _sync(run: JobRun, opened: Run, halt: threading.Event) -> Mapping[str, Any]:
+def _sync(run: JobRun, settings: Settings, opened: Run, halt: threading.Event) -> Mapping[str, Any]:
+    _check_collection(run, settings)
     _check_source(run, opened)
     report = JobReport(run, halt, deletions_count=True)
     changed = [str(key) for key in run.params.get("changed", ())]
@@ -122,7 +123,7 @@ def _waiting_syncs(run: JobRun, settings: Settings, opened: Run, halt: threading
     def one(inner: JobRun) -> Mapping[str, Any]:
         keys = [*inner.params.get("changed", ()), *inner.params.get("deleted", ())]
         events[:] = dict.fromkeys([*events, *map(str, keys)])
-        return _sync(inner, opened, halt)
+        return _sync(inner, settings, opened, halt)
 
     table: Mapping[str, Handler] = {"sync": one}
     holder = Holder.this_process("long")

@@ -92,3 +92,12 @@ def test_events_are_looked_at_again_however_the_reconcile_ends(
     opened.during = cancel
     assert work(store, "backfill")
     assert db[JOBS].count_documents({"state": "queued", "params.changed": "k"}) == 1
+
+
+def test_an_event_of_another_collection_is_not_called_done(
+    store: Store, db: Db, opened: Opened
+) -> None:
+    other = store.jobs.enqueue("sync", "press", {"changed": ["k"]})
+    assert work(store, "sync")
+    assert job(db, other)["state"] == "failed"
+    assert opened.synced == []

@@ -291,13 +291,14 @@ class TestSources:
         return Settings(cms_collection=collection)
 
     def test_a_worker_takes_its_own_sources_jobs(self, store: Store, db: Db) -> None:
-        mine, others, anyones, elsewhere, erase = (
+        mine, others, anyones, elsewhere, nowhere, erase = (
             store.jobs.enqueue(kind, collection, params)
             for kind, collection, params in (
                 ("backfill", "default", {"source": "a"}),
                 ("backfill", "default", {"source": "b"}),
                 ("sync", "default", {}),
                 ("backfill", "press", {}),
+                ("backfill", None, {}),
                 ("erase", "press", {}),
             )
         )
@@ -311,16 +312,16 @@ class TestSources:
             db[JOBS].update_many({}, {"$set": {"state": "queued", "expires_ms": 0}})
             return found
 
-        assert taken("a") == {mine, anyones, erase}
-        assert taken("b") == {others, anyones, erase}
-        assert taken("c", "press") == {elsewhere, erase}
+        assert taken("a") == {mine, anyones, nowhere, erase}
+        assert taken("b") == {others, anyones, nowhere, erase}
+        assert taken("c", "press") == {elsewhere, nowhere, erase}
         assert taken(None) == {erase}
         # What no worker is there for is not left lying: some worker takes it and says why it fails.
         ago = dt.datetime.now(dt.UTC) - dt.timedelta(seconds=5)
         db[JOBS].update_many({}, {"$set": {"created_at": ago}})
-        assert taken(None) == {anyones, elsewhere, erase}
+        assert taken(None) == {nowhere, erase}, "a collection's worker may be busy"
         db[JOBS].update_many({}, {"$set": {"created_at": ago - dt.timedelta(days=1)}})
-        assert taken(None) == {mine, others, anyones, elsewhere, erase}
+        assert taken(None) == {mine, others, anyones, elsewhere, nowhere, erase}
 
     def test_events_are_gathered_until_a_worker_begins(self, store: Store, db: Db) -> None:
         jobs = store.jobs
