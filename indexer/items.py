@@ -148,7 +148,7 @@ class Items:
         """The result of one task that leaves no faces to be stored, else what is to be stored."""
         if self._stopping.is_set():
             return Result(task.entry.key, "stopped")
-        return self._guarded(task, lambda: self._prepare(task))
+        return self._guarded(task.entry.key, lambda: self._prepare(task))
 
     def store(self, made: Sequence[Ready]) -> list[Result]:
         """The results of prepared tasks, stored in one transaction where that is possible."""
@@ -166,16 +166,16 @@ class Items:
         ]
 
     def _store_alone(self, ready: Ready) -> Result:
-        return self._guarded(ready.task, lambda: self._put(ready))
+        return self._guarded(ready.task.entry.key, lambda: self._put(ready))
 
-    def _guarded(self, task: Task, act: Callable[[], R]) -> R | Result:
-        """What `act` returns, or what became of a task that nothing is stored of."""
+    def _guarded(self, key: str, act: Callable[[], R]) -> R | Result:
+        """What `act` returns, or what became of an entry that nothing is stored of."""
         try:
             return self._patiently(act)
         except Tombstoned:
-            return Result(task.entry.key, "tombstoned")
+            return Result(key, "tombstoned")
         except Conflict as error:
-            return Result(task.entry.key, "conflicts", reason="conflict", detail=error.detail)
+            return Result(key, "conflicts", reason="conflict", detail=error.detail)
 
     def unusable(self, listed: Unusable, known: KnownItem | None) -> Result:
         """The result for a listed thing that cannot be indexed, recorded once."""
@@ -196,17 +196,14 @@ class Items:
         again = ending == "broken"
         return Result(listed.key, ending, reason=listed.reason, detail=listed.detail, again=again)
 
-    def delete(self, media_id: str) -> int:
-        """Remove an item that its source no longer has; how many faces went."""
-        return self._patiently(
-            lambda: self._store.delete_item(
-                self._collection,
-                media_id,
-                source=self._name,
-                tombstone=False,
-                fence=self._fence,
-            )
-        )
+    def delete(self, key: str, media_id: str) -> Result:
+        """Remove an item that its source no longer has: deleted, unchanged or conflicts."""
+
+        def act() -> Result:
+            faces = self._delete_quietly(media_id)
+            return Result(key, "unchanged") if faces is None else Result(key, "deleted", faces)
+
+        return self._guarded(key, act)
 
     def _prepare(self, task: Task) -> Result | Ready:
         entry, step = task.entry, task.step
@@ -331,7 +328,7 @@ class Items:
             if known is not None and known.sha256 is not None:
                 held = not self.allow_deletes and self._too_many_missing()
                 if not held:
-                    faces = self._delete_quietly(known.media_id)
+                    faces = self._delete_quietly(known.media_id) or 0
                     self._record(ref, entry, stamp, failure)
                     return Result(entry.key, "deleted", faces, failure.reason, failure.detail)
         self._record(ref, entry, stamp, failure)
@@ -354,10 +351,15 @@ class Items:
                 self._missing = (time.monotonic(), answer)
             return answer
 
-    def _delete_quietly(self, media_id: str) -> int:
-        return self._store.delete_item(
-            self._collection, media_id, source=self._name, tombstone=False, fence=self._fence
-        )
+    def _delete_quietly(self, media_id: str) -> int | None:
+        """How many faces went; None when the item had been deleted through the API meanwhile."""
+        try:
+            return self._store.delete_item(
+                self._collection, media_id, source=self._name, tombstone=False, fence=self._fence
+            )
+        except NotFound:
+            self._store.collection(self._collection)  # without it the run ends
+            return None
 
     def _record(self, ref: MediaRef, entry: Entry, stamp: Stamp, failure: Failure) -> None:
         next_at = None

@@ -70,8 +70,8 @@ class Worker(Protocol):
         """The result for what cannot be indexed."""
         ...
 
-    def delete(self, media_id: str) -> int:
-        """How many faces went with a deleted item."""
+    def delete(self, key: str, media_id: str) -> Result:
+        """What became of an item that is to go, with how many faces went."""
         ...
 
 
@@ -299,14 +299,17 @@ class Reconciler:
         if not missing:
             return 0
         absent = self._source.absent([key for key, _ in missing])
-        going = [media_id for key, media_id in missing if key in absent]
+        going = [(key, media_id) for key, media_id in missing if key in absent]
         if not self._allow_deletes and self._brake.holds(len(going), known):
             return len(going)
-        for media_id in going:
+        for key, media_id in going:
             if self._stopping.is_set():
                 break
-            self._tally.faces_deleted += self._items.delete(media_id)
-            self._tally.deleted += 1
+            result = self._items.delete(key, media_id)
+            if result.ending != "unchanged":
+                self._tally.count(result.ending, result.faces)
+            if result.reason is not None:
+                self._report.failure(key, result.reason, result.detail)
             self._report.step(self._tally)
         return 0
 

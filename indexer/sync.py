@@ -57,7 +57,7 @@ class Sync:
         if listed is None:
             if known is None:
                 return Result(key, "unchanged")
-            return Result(key, "deleted", self._items.delete(known.media_id))
+            return self._items.delete(key, known.media_id)
         if isinstance(listed, Unusable):
             return self._items.unusable(listed, known)
         if known is None and self._store.tombstoned(self._collection, [listed.media_id]):

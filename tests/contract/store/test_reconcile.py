@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from faces.database import FACES, MODELS
-from faces.errors import InvalidImage, LeaseLost
+from faces.errors import Conflict, InvalidImage, LeaseLost
 from faces.leases import Holder, Lease
 from faces.records import KnownItem
 from faces.store import Store
@@ -207,6 +207,28 @@ def test_what_is_back_when_it_is_to_be_deleted_stays(bench: Bench) -> None:
     outcome, _ = bench.run(between=lambda: bench.fill("0.jpg"))
     assert outcome.tally.deleted == 0
     assert "0.jpg" in bench.media()
+
+
+def test_what_others_took_away_or_over_is_no_end_of_the_run(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench.fill(*SIX)
+    bench.run()
+    for name in ("0.jpg", "1.jpg", "2.jpg"):
+        (bench.root / name).unlink()
+    real = bench.store.delete_item
+
+    def first(collection: str, media_id: str, **given: Any) -> int:
+        if media_id == "0.jpg":
+            real(collection, media_id, **given)
+        elif media_id == "1.jpg":
+            raise Conflict("taken over")
+        return real(collection, media_id, **given)
+
+    monkeypatch.setattr(bench.store, "delete_item", first)
+    outcome, _ = bench.run(allow=True)
+    tally = outcome.tally
+    assert (tally.deleted, tally.conflicts, outcome.complete) == (1, 1, True)
 
 
 def test_the_brake_counts_what_would_go_and_can_be_released(bench: Bench) -> None:
