@@ -83,6 +83,7 @@ def last_success(db: Db, kind: str, source: str | None) -> dt.datetime | None:
         "state": "succeeded",
         "result.source": source,
         "result.dry_run": {"$ne": True},
+        "result.complete": True,
     }
     with translate():
         found = db[JOBS].find_one(query, {"started_at": 1}, sort=[("_id", -1)])

@@ -91,19 +91,22 @@ def backfill(run: JobRun, settings: Settings) -> Mapping[str, Any]:
 def sync(run: JobRun, settings: Settings) -> Mapping[str, Any]:
     """Single items, after events of the CMS, or those whose next try is due."""
     with _halting(run) as halt, _opened(run, settings, halt) as opened:
-        return _sync(run, settings, opened, halt)
+        return _sync(run, settings, opened, halt, ended=halt)
 
 
-def _sync(run: JobRun, settings: Settings, opened: Run, halt: threading.Event) -> Mapping[str, Any]:
+def _sync(
+    run: JobRun, settings: Settings, opened: Run, halt: threading.Event, *, ended: threading.Event
+) -> Mapping[str, Any]:
+    """`ended` is set when this job ends early: the run it is in may go on."""
     _check_collection(run, settings)
     _check_source(run, opened)
-    report = JobReport(run, halt, deletions_count=True)
+    report = JobReport(run, ended, deletions_count=True)
     changed = [str(key) for key in run.params.get("changed", ())]
     deleted = [str(key) for key in run.params.get("deleted", ())]
     tally = Tally(total=len({*changed, *deleted}))
     opened.sync(changed, deleted, report=report, tally=tally)
     tried: set[str] = set()
-    while run.params.get("due") and not halt.is_set():
+    while run.params.get("due") and not (halt.is_set() or ended.is_set()):
         # After a long outage there are many: they are not left waiting for the next look.
         due = [key for item in opened.due() if (key := item.source_key) not in tried]
         if not due:
@@ -113,6 +116,8 @@ def _sync(run: JobRun, settings: Settings, opened: Run, halt: threading.Event) -
         opened.sync(due, [], report=report, tally=tally)
     report.raise_ended()
     run.check()
+    if halt.is_set():
+        run.put_back()  # the run it is in was stopped before its end
     return {"source": opened.name, **tally.counts()}
 
 
@@ -123,7 +128,7 @@ def _waiting_syncs(run: JobRun, settings: Settings, opened: Run, halt: threading
     def one(inner: JobRun) -> Mapping[str, Any]:
         keys = [*inner.params.get("changed", ()), *inner.params.get("deleted", ())]
         events[:] = dict.fromkeys([*events, *map(str, keys)])
-        return _sync(inner, settings, opened, halt)
+        return _sync(inner, settings, opened, halt, ended=threading.Event())
 
     table: Mapping[str, Handler] = {"sync": one}
     holder = Holder.this_process("long")

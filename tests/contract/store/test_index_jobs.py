@@ -101,3 +101,18 @@ def test_an_event_of_another_collection_is_not_called_done(
     assert work(store, "sync")
     assert job(db, other)["state"] == "failed"
     assert opened.synced == []
+
+
+def test_an_event_that_is_cancelled_does_not_end_the_reconcile_around_it(
+    store: Store, db: Db, opened: Opened
+) -> None:
+    event = store.jobs.enqueue("sync", "default", {"changed": ["k"]})
+    backfill = store.jobs.enqueue("backfill", "default", {"source": "a"})
+
+    def cancel() -> None:
+        db[JOBS].update_one({"_id": event}, {"$set": {"cancelling": True}})
+
+    opened.during = cancel
+    assert work(store, "backfill")
+    assert job(db, event)["state"] == "cancelled"
+    assert job(db, backfill)["result"]["complete"] is True

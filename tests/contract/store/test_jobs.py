@@ -374,11 +374,13 @@ class TestSources:
 
     def test_the_last_success_is_a_whole_runs(self, store: Store, db: Db) -> None:
         assert last_success(db, "backfill", "a") is None
-        for source, dry in (("a", False), ("b", False), ("a", True)):
+        rows = (("a", False, True), ("b", False, True), ("a", True, True), ("a", False, False))
+        for source, dry, whole in rows:
+            result = {"source": source, "dry_run": dry, "complete": whole}
             store.jobs.enqueue("backfill", "default", {})
             assert run_next(
                 store,
-                {"backfill": lambda run, s=source, d=dry: {"source": s, "dry_run": d}},  # type: ignore[misc]
+                {"backfill": lambda run, result=result: result},  # type: ignore[misc]
                 holder=HERE,
             )
         first = min(job.started_at for job in store.jobs.page(9, None).items if job.started_at)
