@@ -28,7 +28,7 @@ def running(migrated: dict[str, str]) -> Iterator[str]:
         db = direct[migrated["MONGODB_DATABASE"]]
         began = dt.datetime.now(dt.UTC) - dt.timedelta(minutes=1)
         job_id = Jobs(db).begin("backfill", "default", {}, Holder.this_process("worker"))["_id"]
-        figures = {"done": 30, "total": 120, "faces": 33, "failed": 2, "started_at": began}
+        figures = {"done": 30, "total": 120, "faces": 33, "failed": 2, "claimed_at": began}
         db[JOBS].update_one({"_id": job_id}, {"$set": figures})
         yield job_id
         db[JOBS].delete_one({"_id": job_id})
