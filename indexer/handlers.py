@@ -51,7 +51,7 @@ def own_jobs(settings: Settings, source: str | None) -> dict[str, Any]:
     free: list[dict[str, Any]] = [
         {"kind": {"$nin": ["backfill", "sync"]}},
         {"params.source": None, "collection": None, "created_at": {"$lt": now - UNFIT_S}},
-        {"created_at": {"$lt": now - UNCLAIMED_S}},
+        {"epoch": 0, "created_at": {"$lt": now - UNCLAIMED_S}},  # one that ran has its worker
     ]
     if source is not None:
         free += [

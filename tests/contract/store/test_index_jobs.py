@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import datetime as dt
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -116,3 +117,13 @@ def test_an_event_that_is_cancelled_does_not_end_the_reconcile_around_it(
     assert work(store, "backfill")
     assert job(db, event)["state"] == "cancelled"
     assert job(db, backfill)["result"]["complete"] is True
+
+
+def test_a_long_job_that_ran_is_left_to_its_own_worker(store: Store, db: Db) -> None:
+    long_ago = dt.datetime.now(dt.UTC) - dt.timedelta(days=2)
+    store.jobs.enqueue("backfill", "default", {"source": "b"})
+    db[JOBS].update_many({}, {"$set": {"created_at": long_ago, "epoch": 1}})
+    only = handlers.own_jobs(SETTINGS, "a")
+    assert store.jobs.claim(["backfill"], HERE, only) is None
+    db[JOBS].update_many({}, {"$set": {"epoch": 0}})
+    assert store.jobs.claim(["backfill"], HERE, only) is not None

@@ -309,7 +309,7 @@ class TestSources:
             found = set()
             while (claimed := store.jobs.claim(kinds, HERE, only)) is not None:
                 found.add(claimed["_id"])
-            db[JOBS].update_many({}, {"$set": {"state": "queued", "expires_ms": 0}})
+            db[JOBS].update_many({}, {"$set": {"state": "queued", "expires_ms": 0, "epoch": 0}})
             return found
 
         assert taken("a") == {mine, anyones, nowhere, erase}
