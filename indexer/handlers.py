@@ -23,7 +23,7 @@ SYNCS_A_PAGE = 50
 EVENTS_AGAIN = 5000
 """So many keys of events are remembered by a reconcile; further events wait for its end."""
 UNFIT_S = dt.timedelta(seconds=3)
-"""So long a job that names neither source nor collection waits for a worker that has one."""
+"""So long a backfill that names no source, or a job without collection, waits for its worker."""
 UNCLAIMED_S = dt.timedelta(days=1)
 """So long a job of a source or a collection waits for a worker that has it."""
 
@@ -50,7 +50,11 @@ def own_jobs(settings: Settings, source: str | None) -> dict[str, Any]:
     now = dt.datetime.now(dt.UTC)
     free: list[dict[str, Any]] = [
         {"kind": {"$nin": ["backfill", "sync"]}},
-        {"params.source": None, "collection": None, "created_at": {"$lt": now - UNFIT_S}},
+        {
+            "params.source": None,
+            "$or": [{"kind": "backfill"}, {"collection": None}],
+            "created_at": {"$lt": now - UNFIT_S},
+        },
         {"epoch": 0, "created_at": {"$lt": now - UNCLAIMED_S}},  # one that ran has its worker
     ]
     if source is not None:
