@@ -119,7 +119,7 @@ class MediaStore(ItemWrites):
                 name: self._declared(name, session) for name in {put.ref.collection for put in puts}
             }
             counts: list[int | None] = []
-            models: set[str] = set()
+            models: set[tuple[str, ...]] = set()
             made = Together()
             for put in puts:
                 known = put.before.of(put.ref) if put.before is not None else None
@@ -135,12 +135,12 @@ class MediaStore(ItemWrites):
                     continue
                 counts.append(len(plan.faces.order))
                 if plan.faces.order:
-                    models |= {analysis.model for analysis in put.analyses}
+                    models.add(tuple(analysis.model for analysis in put.analyses))
                 self._add(made, put, plan, known.media, rules.fence, now=now)
             if (made.changes or made.items) and not self._one_command():
                 return [None] * len(puts)
-            for model in models:
-                check_covered(self._db, [model], session)
+            for brought in models:
+                check_covered(self._db, brought, session)
             self._write_together(made, session)
             return counts
 

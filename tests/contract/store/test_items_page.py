@@ -19,7 +19,7 @@ from faces.leases import Holder
 from faces.records import PutResult
 from faces.store import Store
 from faces.types import Analysis, MediaInfo, MediaRef
-from tests.faces_made import analysis, face
+from tests.faces_made import analysis, face, row_of_faces
 
 NAMES = [f"{n}.jpg" for n in range(4)]
 WRITES = ("insert", "update", "delete", "bulkWrite", "commitTransaction", "findAndModify")
@@ -240,3 +240,21 @@ def test_what_stops_one_stops_all(store: Store, db: Db, lost: str) -> None:
     with pytest.raises(expected):
         store.put_together(made, Rules(0.0, "1", lease.fence))
     assert db[MEDIA].count_documents({}) == 0
+
+
+def test_pictures_with_the_vectors_of_both_models_are_stored_together_during_a_switch(
+    store: Store, db: Db
+) -> None:
+    coming = {"model": "sface", "build": "", "index": "i", "quantization": "none"}
+    db[MODELS].update_one({"_id": "active"}, {"$set": {"next": coming, "enforced": True}})
+    old, new = row_of_faces(1), row_of_faces(1, model="sface")
+    both = [dataclasses.replace(one, analyses=(old, new)) for one in puts(store, NAMES, "a")]
+
+    assert store.put_together(both, RULES) == [1] * len(NAMES)
+
+    one_lacks_it = [dataclasses.replace(both[0], analyses=(old,)), *both[1:]]
+    with pytest.raises(Busy):
+        store.put_together(
+            [dataclasses.replace(one, content="b") for one in one_lacks_it],
+            RULES,
+        )
