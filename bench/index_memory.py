@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 
 import numpy as np
 from pymongo import MongoClient
 
-from bench.index_setup import ROOT, Bench, fill, prepared
+from bench.index_setup import Bench, fill, prepared
 from bench.report import Row, say
 from bench.vitals import Series, Vitals
 from faces import processes
@@ -29,14 +27,7 @@ PATIENCE_S = 1200.0
 def rows() -> Iterator[Row]:
     """A backfill of 10,000 previews by `indexer run`: parent, batch and decoder by themselves."""
     with prepared() as bench:
-        settings = {"CMS_SOURCE": "folder", "CMS_FOLDER": str(bench.folder)}
-        worker = processes.start(
-            [sys.executable, "-m", "indexer", "run"],
-            env=bench.env | settings,
-            cwd=ROOT,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
+        worker = bench.start("indexer", "run", **bench.source())
         vitals = Vitals({"worker": worker.pid}, period=0.5)
         try:
             began, job = _backfill(bench)

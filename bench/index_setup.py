@@ -31,6 +31,20 @@ class Bench:
     atlas: int
     """The process id of the embedded Atlas."""
 
+    def source(self) -> dict[str, str]:
+        """The settings that make the folder the CMS."""
+        return {"CMS_SOURCE": "folder", "CMS_FOLDER": str(self.folder)}
+
+    def start(self, *module: str, **settings: str) -> subprocess.Popen[bytes]:
+        """A process of the product, `python -m` these words, with these settings; silent."""
+        return processes.start(
+            [sys.executable, "-m", *module],
+            env=self.env | settings,
+            cwd=ROOT,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+
 
 @contextlib.contextmanager
 def prepared() -> Iterator[Bench]:

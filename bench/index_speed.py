@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from bench.index_setup import ROOT, Bench, Cores, fill, prepared
+from bench.index_setup import Bench, Cores, fill, prepared
 from bench.report import Row, say
-from faces import processes
 from faces.loading import AnyPipeline, load_pipeline
 from faces.settings import load
 
@@ -108,17 +105,10 @@ def _bare(pipeline: AnyPipeline, paths: Sequence[Path]) -> float:
 
 def _once(bench: Bench) -> tuple[float, Cores]:
     """Seconds from the start of `indexer once` to its end, and who used the cores meanwhile."""
-    command = [sys.executable, "-m", "indexer", "once", "--folder", str(bench.folder)]
     cores = Cores()
     cores.look(bench.atlas)
     began = time.monotonic()
-    child = processes.start(
-        command,
-        env=bench.env,
-        cwd=ROOT,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
+    child = bench.start("indexer", "once", "--folder", str(bench.folder))
     over = threading.Event()
 
     def watch() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -13,7 +12,7 @@ import numpy as np
 
 from bench.dyno_load import Client
 from bench.dynos import free_port
-from bench.index_setup import ROOT, Bench, fill, prepared
+from bench.index_setup import Bench, fill, prepared
 from bench.report import Row, say
 from faces import processes
 
@@ -32,20 +31,13 @@ def rows() -> Iterator[Row]:
     with prepared() as bench:
         fill(bench.folder, 0, INDEXED)
         port = free_port()
-        settings = {
-            "API_KEY": KEY,
-            "INDEXER_EMBEDDED": "true",
-            "CMS_SOURCE": "folder",
-            "CMS_FOLDER": str(bench.folder),
-            "FORWARDED_ALLOW_IPS": "*",
-            "PORT": str(port),
-        }
-        web = processes.start(
-            [sys.executable, "-m", "app", "serve", "--workers", "1"],
-            env=bench.env | settings,
-            cwd=ROOT,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
+        web = bench.start(
+            *("app", "serve", "--workers", "1"),
+            **bench.source(),
+            API_KEY=KEY,
+            INDEXER_EMBEDDED="true",
+            FORWARDED_ALLOW_IPS="*",
+            PORT=str(port),
         )
         try:
             yield from _measured(bench, web, Client(port, KEY))

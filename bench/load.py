@@ -10,9 +10,6 @@ from __future__ import annotations
 import argparse
 import hashlib
 import random
-import shutil
-import sys
-import tempfile
 import threading
 import time
 from collections.abc import Sequence
@@ -24,8 +21,8 @@ from bench import flood
 from bench.crowd import Crowd
 from bench.fault_ledger import BASE, Client
 from bench.fault_system import Wrong
-from bench.load_system import Plain, gallery, vectors, with_a_face
-from bench.report import Row, say, table
+from bench.load_system import Measured, Plain, gallery, run, vectors, with_a_face
+from bench.report import Row, say
 from bench.vitals import Slope
 
 ITEMS = 50
@@ -88,29 +85,16 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--vectors", type=int, default=2, help="searching by vector (%(default)s)")
     parser.add_argument("--uploads", type=int, default=2, help="uploading (%(default)s)")
     given = parser.parse_args(argv)
-    folder = Path(tempfile.mkdtemp(prefix="likeness-load-"))
-    system = Plain(folder / "system")
-    try:
-        say("load: starting the system")
-        system.up()
+
+    def measure(system: Plain, folder: Path) -> Measured:
         rows, wrong = _measure(system, folder, given)
         more, less = flood.measure(system, max(10.0, min(30.0, given.seconds / 10)))
-        rows, wrong = rows + more, wrong + less
-    except Wrong as error:
-        rows, wrong = [], [str(error)]
-    finally:
-        system.down()
-    print(table(rows))
-    for line in wrong:
-        print(f"bench: {line}", file=sys.stderr)
-    if wrong:
-        print(f"bench: the logs are in {folder}", file=sys.stderr)
-        return 1
-    shutil.rmtree(folder)
-    return 0
+        return rows + more, wrong + less
+
+    return run("load", measure)
 
 
-def _measure(system: Plain, folder: Path, given: argparse.Namespace) -> tuple[list[Row], list[str]]:
+def _measure(system: Plain, folder: Path, given: argparse.Namespace) -> Measured:
     client = Client(system, gallery(), folder)
     photos = with_a_face(client)
     known = vectors(client, photos)

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
+import sys
+import tempfile
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from bench.fault_ledger import Client
 from bench.fault_system import System, Wrong
+from bench.report import Row, say, table
 from bench.vitals import Vitals
 from faces.settings import load
 
@@ -36,6 +41,35 @@ class Plain(System):
         env = super()._env() | self._more
         del env["PYTHONPATH"], env["LIKENESS_STRIKES"]
         return env
+
+
+Measured: TypeAlias = tuple[list[Row], list[str]]
+"""Rows, and a sentence for everything that was wrong."""
+
+
+def run(name: str, measure: Callable[[Plain, Path], Measured]) -> int:
+    """Measure a system of its own and print the table: exit status 0 when nothing was wrong.
+
+    Otherwise what was wrong is said, and the folder with the ledger and the logs is kept.
+    """
+    folder = Path(tempfile.mkdtemp(prefix=f"likeness-{name}-"))
+    system = Plain(folder / "system")
+    try:
+        say(f"{name}: starting the system; ledger and logs in {folder}")
+        system.up()
+        rows, wrong = measure(system, folder)
+    except Wrong as error:
+        rows, wrong = [], [str(error)]
+    finally:
+        system.down()
+    print(table(rows))
+    for line in wrong:
+        print(f"bench: {line}", file=sys.stderr)
+    if wrong:
+        print(f"bench: the ledger and the logs are in {folder}", file=sys.stderr)
+        return 1
+    shutil.rmtree(folder)
+    return 0
 
 
 def gallery() -> dict[str, bytes]:

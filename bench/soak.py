@@ -10,9 +10,6 @@ from __future__ import annotations
 
 import argparse
 import random
-import shutil
-import sys
-import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,8 +18,8 @@ from bench.crowd import REFUSED, Crowd
 from bench.fault_checks import check, recovered
 from bench.fault_ledger import Client, written
 from bench.fault_system import Wrong
-from bench.load_system import Plain, gallery, vectors
-from bench.report import Row, say, table
+from bench.load_system import Measured, Plain, gallery, run, vectors
+from bench.report import Row, say
 from bench.soak_work import Work, start_searches
 from bench.vitals import Slope, Vitals
 
@@ -41,27 +38,14 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--minutes", type=float, default=30.0, help="how long (%(default)s)")
     parser.add_argument("--seed", type=int, default=1, help="what the work follows from")
     given = parser.parse_args(argv)
-    folder = Path(tempfile.mkdtemp(prefix="likeness-soak-"))
-    system = Plain(folder / "system")
-    try:
-        say(f"soak: starting the system; ledger and logs in {folder}")
-        system.up()
-        rows, wrong = _soak(system, folder, given.minutes * 60, given.seed)
-    except Wrong as error:
-        rows, wrong = [], [str(error)]
-    finally:
-        system.down()
-    print(table(rows))
-    for line in wrong:
-        print(f"bench: {line}", file=sys.stderr)
-    if wrong:
-        print(f"bench: the ledger and the logs are in {folder}", file=sys.stderr)
-        return 1
-    shutil.rmtree(folder)
-    return 0
+
+    def measure(system: Plain, folder: Path) -> Measured:
+        return _soak(system, folder, given.minutes * 60, given.seed)
+
+    return run("soak", measure)
 
 
-def _soak(system: Plain, folder: Path, seconds: float, seed: int) -> tuple[list[Row], list[str]]:
+def _soak(system: Plain, folder: Path, seconds: float, seed: int) -> Measured:
     client = Client(system, gallery(), folder)
     client.learn()
     known = vectors(client, client.photos)
