@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import datetime as dt
 
-from pymongo.errors import DuplicateKeyError
-
 from faces.database import (
     JOBS,
-    LEASES,
     Db,
     Document,
-    Raced,
     Session,
     in_transaction,
     translate,
 )
 from faces.jobs import Jobs
+from faces.leases import one_after_another
 
 UNFINISHED = ["queued", "running"]
 
@@ -48,16 +45,7 @@ def ask(
     query: Document = {**there, "$or": [{"state": state}, *done]}
 
     def work(session: Session) -> None:
-        # Whoever asks for the same writes this first: of two at once, one has to begin anew.
-        try:
-            jobs.db[LEASES].update_one(
-                {"_id": f"ask/{source}/{collection}"},
-                {"$set": {"kind": "start"}, "$inc": {"count": 1}},
-                upsert=True,
-                session=session,
-            )
-        except DuplicateKeyError as error:
-            raise Raced from error
+        one_after_another(jobs.db, f"ask/{source}/{collection}", session)
         if jobs.db[JOBS].find_one(query, {"_id": 1}, session=session) is None:
             params = {"source": source, "trigger": "schedule"}
             jobs.enqueue("backfill", collection, params, session=session)

@@ -13,23 +13,20 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from pymongo import ReturnDocument
-from pymongo.errors import DuplicateKeyError
 
 from faces import cursors, documents
 from faces.database import (
     JOB_FAILURES,
     JOBS,
-    LEASES,
     Db,
     Document,
-    Raced,
     Session,
     in_transaction,
     insert_new,
     translate,
 )
 from faces.errors import Conflict, NotFound
-from faces.leases import Holder
+from faces.leases import Holder, one_after_another
 from faces.presence import WORKER, Presence
 from faces.records import Job, JobFailure, JobState, Page
 
@@ -101,16 +98,7 @@ class Jobs:
             query["collection"] = collection
 
         def work(session: Session) -> str:
-            # Whoever starts the same writes this first: of two at once, one has to begin anew.
-            try:
-                self._db[LEASES].update_one(
-                    {"_id": door},
-                    {"$set": {"kind": "start"}, "$inc": {"count": 1}},
-                    upsert=True,
-                    session=session,
-                )
-            except DuplicateKeyError as error:
-                raise Raced from error
+            one_after_another(self._db, door, session)
             found = self._db[JOBS].find_one(query, {"_id": 1}, sort=[("_id", 1)], session=session)
             if found is not None:
                 return str(found["_id"])

@@ -172,6 +172,22 @@ def check_fence(db: Db, fence: Fence | None, session: Session) -> None:
         raise LeaseLost
 
 
+def one_after_another(db: Db, name: str, session: Session) -> None:
+    """Lets transactions that begin with the same `name` not pass each other unseen.
+
+    Each writes the same document: of two at once, one has to begin anew. Raises Raced.
+    """
+    try:
+        db[LEASES].update_one(
+            {"_id": name},
+            {"$set": {"kind": "start"}, "$inc": {"count": 1}},
+            upsert=True,
+            session=session,
+        )
+    except DuplicateKeyError as error:
+        raise Raced from error
+
+
 _NOW_MS: Document = {"$toLong": "$$NOW"}
 _LIVE: Document = {"$gt": [{"$ifNull": ["$expires_ms", 0]}, _NOW_MS]}
 
