@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from faces import processes
+from tests.alive import gone
 
 ROOT = Path(__file__).parents[2]
 RUNNING = ("atlas", "web", "worker")
@@ -138,20 +139,6 @@ def start(tmp_path: Path) -> Iterator[Any]:
         yield run
 
 
-def alive(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
-
-
-def assert_all_gone(pids: list[int]) -> None:
-    deadline = time.monotonic() + 10
-    while any(alive(pid) for pid in pids):
-        assert time.monotonic() < deadline, "processes were left behind"
-        time.sleep(0.02)
-
-
 def test_it_runs_the_steps_in_order_and_tells_the_address(start: Any) -> None:
     run = start()
     assert f"http://127.0.0.1:{run.port}/" in run.until_ready()
@@ -193,7 +180,7 @@ def test_what_does_not_stop_is_killed_and_named(start: Any) -> None:
     status, errors = run.end()
     assert status == 0
     assert "Had to kill what did not stop in time: The worker." in errors
-    assert_all_gone(pids)
+    assert gone(*pids), "processes were left behind"
 
 
 def test_a_signal_during_a_step_ends_the_step(start: Any) -> None:
@@ -201,7 +188,7 @@ def test_a_signal_during_a_step_ends_the_step(start: Any) -> None:
     pids = [run.pid("samples"), run.pid("atlas")]
     run.process.terminate()
     assert run.end() == (0, "")
-    assert_all_gone(pids)
+    assert gone(*pids), "processes were left behind"
     assert not (run.folder / "worker").exists()
 
 
@@ -215,7 +202,7 @@ def test_when_one_process_is_killed_all_end_and_it_is_named(start: Any, victim: 
     name = {"atlas": "The embedded Atlas", "web": "The web process", "worker": "The worker"}
     assert status == 1
     assert f"{name[victim]} was killed by SIGKILL." in errors
-    assert_all_gone(pids)
+    assert gone(*pids), "processes were left behind"
 
 
 def test_when_the_supervisor_is_killed_all_end(start: Any) -> None:
@@ -223,7 +210,7 @@ def test_when_the_supervisor_is_killed_all_end(start: Any) -> None:
     run.until_ready()
     pids = [run.pid(name) for name in RUNNING]
     run.process.kill()
-    assert_all_gone(pids)
+    assert gone(*pids), "processes were left behind"
 
 
 def test_a_step_that_fails_is_named_and_nothing_is_served(start: Any) -> None:
@@ -273,4 +260,4 @@ def test_killing_make_ends_everything(tmp_path: Path) -> None:
         assert any(b"Ready" in line for line in make.stdout)
         pids = [started(tmp_path / name) for name in RUNNING]
         make.kill()
-        assert_all_gone(pids)
+        assert gone(*pids), "processes were left behind"

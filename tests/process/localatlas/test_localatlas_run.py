@@ -18,6 +18,8 @@ import pytest
 from pymongo import MongoClient
 from pymongo.errors import OperationFailure
 
+from tests.alive import gone
+
 ROOT = Path(__file__).resolve().parents[3]
 MODULE = [sys.executable, "-m", "localatlas"]
 MEBIBYTE = 1 << 20
@@ -74,22 +76,6 @@ def began(process: subprocess.Popen[str]) -> tuple[int, str]:
     assert process.stdout is not None
     pid, uri = process.stdout.readline().split()
     return int(pid), uri
-
-
-def gone(*pids: int, within: float = 10.0) -> bool:
-    deadline = time.monotonic() + within
-    while time.monotonic() < deadline:
-        if not any(_lives(pid) for pid in pids):
-            return True
-        time.sleep(0.02)
-    return False
-
-
-def _lives(pid: int) -> bool:
-    try:
-        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
 
 
 def test_run_gives_the_command_a_uri_and_returns_its_status(tmp_path: Path) -> None:
