@@ -1,20 +1,21 @@
-"""Finds the best vectors of many in two passes: float32 over all, float64 over the few in question.
+"""Finds the best vectors of many in passes: half of each number over all, float64 over a few.
 
-The first pass rules out only what cannot be among the best: ranks come with a bound of their error.
+A pass rules out only what cannot be among the best: ranks come with a bound of their error. Where
+the first leaves many in question, one of float32 stands between the two.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from localatlas.bsonvectors import Vector
+from localatlas.blocks import Block, Floats
+from localatlas.bsonvectors import FLOAT32, Vector
 from localatlas.crew import Crew
-from localatlas.scores import Floats, estimate, exact_scores, products
+from localatlas.scores import Sought, estimate, exact_scores, head_products, products
 
 # Where the wanted rows are fewer than this share of a block, copying them out beats computing all.
 GATHER_BELOW = 0.3
@@ -22,21 +23,17 @@ GATHER_BELOW = 0.3
 GROUPS = 512
 SMALLEST_GROUP = 8
 # What one thread takes at a time; less than half of that is not shared out at all.
-PIECE_BYTES = 16 * 2**20
+PIECE_BYTES = 8 * 2**20
 # Rows that are copied out stay in the processor's own cache.
 COPIED_BYTES = 2**20
 
+# As many in question are worth a pass of float32.
+MANY = 4096
+
 Positions = NDArray[np.intp]
 Best = tuple[NDArray[np.int32], Floats]
-
-
-@dataclass(frozen=True, slots=True)
-class Block:
-    """Vectors, their lengths and the rows of the index, ever growing, that they belong to."""
-
-    values: NDArray[Any]
-    lengths: Floats
-    rows: NDArray[np.int32]
+# Rows of a block: some in a row, or those at positions.
+Piece = tuple[Block, slice | Positions]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,15 +47,15 @@ class Part:
     chosen: Positions | None
     wanted: NDArray[np.bool_] | None
 
-    def pieces(self) -> list[tuple[NDArray[Any], Positions | None]]:
-        """The vectors in pieces that threads can share out: rows, and which of them to copy out."""
-        values, chosen = self.block.values, self.chosen
-        width = max(1, values[0].nbytes)
+    def pieces(self) -> list[Piece]:
+        """The vectors in pieces that threads can share out."""
+        block, chosen = self.block, self.chosen
+        width = max(1, block.heads[0].nbytes)
         if chosen is None:
             step = max(1, PIECE_BYTES // width)
-            return [(values[at : at + step], None) for at in range(0, len(values), step)]
+            return [(block, slice(at, at + step)) for at in range(0, len(block), step)]
         step = max(1, COPIED_BYTES // width)
-        return [(values, chosen[at : at + step]) for at in range(0, len(chosen), step)]
+        return [(block, chosen[at : at + step]) for at in range(0, len(chosen), step)]
 
     @property
     def lengths(self) -> Floats:
@@ -94,48 +91,52 @@ class Snapshot:
         order of rows. As exact as if every score were computed in full. Large products are shared
         out among the `crew`.
         """
-        rows, values = [np.empty(0, np.int32)], []
-        ranked = self._ranked(query, wanted, count, crew)
-        for one, kept in zip(ranked, _contenders(ranked, count), strict=True):
-            block, chosen = one.part.block, one.part.chosen
-            places = kept if chosen is None else chosen[kept]
-            if len(places):
-                rows.append(block.rows[places])
-                values.append(block.values[places])
-        if not values:
-            return rows[0], np.empty(0, np.float32)
-        all_rows = np.concatenate(rows)
-        scores = exact_scores(np.concatenate(values), query, self.similarity, self.dimensions)
-        order = np.lexsort((all_rows, -scores))[:count]
-        return all_rows[order], scores[order]
+        sought = Sought.of(query)
+        parts = [part for block in self.blocks if (part := _part(block, wanted)) is not None]
+        kept = _contenders(self._ranked(parts, sought, count, crew, whole=False), count)
+        if query.kind == FLOAT32 and sum(map(len, kept)) > count + MANY:
+            parts = [_only(part, places) for part, places in zip(parts, kept, strict=True)]
+            parts = [part for part in parts if len(part.lengths)]
+            kept = _contenders(self._ranked(parts, sought, count, crew, whole=True), count)
+        parts = [_only(part, places) for part, places in zip(parts, kept, strict=True)]
+        some = [(part.block, part.chosen) for part in parts if part.chosen is not None]
+        if not some:
+            return np.empty(0, np.int32), np.empty(0, np.float32)
+        rows = np.concatenate([block.rows[places] for block, places in some])
+        values = np.concatenate([block.whole(places) for block, places in some])
+        scores = exact_scores(values, query, self.similarity, self.dimensions)
+        order = np.lexsort((rows, -scores))[:count]
+        return rows[order], scores[order]
 
     def _ranked(
-        self, query: Vector, wanted: NDArray[np.bool_] | None, count: int, crew: Crew
+        self, parts: Sequence[Part], sought: Sought, count: int, crew: Crew, *, whole: bool
     ) -> list[Ranked]:
-        parts = [_part(block, wanted) for block in self.blocks]
-        kept = [part for part in parts if part is not None]
-        pieces = [part.pieces() for part in kept]
+        pieces = [part.pieces() for part in parts]
 
-        def multiply(piece: tuple[NDArray[Any], Positions | None]) -> Floats:
-            values, chosen = piece
-            return products(values if chosen is None else values[chosen], query)
+        def multiply(piece: Piece) -> Floats:
+            block, places = piece
+            if not whole:
+                return head_products(block.heads[places], sought)
+            return products(block.whole(places), sought)
 
         every = [piece for some in pieces for piece in some]
-        lengths = [part.lengths for part in kept]
+        lengths = [part.lengths for part in parts]
         total = sum(map(len, lengths))
         if total * self.width < PIECE_BYTES // 2:
             done = iter(list(map(multiply, every)))
         else:
             done = iter(crew.share(multiply, every))
         group = max(1, total // max(GROUPS, 8 * count))
+        slack = sought.slack if whole else sought.head_slack
         ranked = []
-        for part, some, sizes in zip(kept, pieces, lengths, strict=True):
+        for part, some, sizes in zip(parts, pieces, lengths, strict=True):
             found = [next(done) for _ in some]
             ranks, error = estimate(
                 found[0] if len(found) == 1 else np.concatenate(found),
                 sizes,
-                query,
+                sought,
                 self.similarity,
+                slack,
             )
             if part.wanted is not None:
                 np.putmask(ranks, ~part.wanted, -np.inf)
@@ -144,8 +145,8 @@ class Snapshot:
 
     @property
     def width(self) -> int:
-        """The bytes of a vector."""
-        return self.blocks[0].values[0].nbytes if self.blocks else 0
+        """The bytes that the first pass reads of a vector."""
+        return self.blocks[0].heads[0].nbytes if self.blocks else 0
 
 
 def _part(block: Block, wanted: NDArray[np.bool_] | None) -> Part | None:
@@ -161,6 +162,11 @@ def _part(block: Block, wanted: NDArray[np.bool_] | None) -> Part | None:
     if some < GATHER_BELOW * len(mask):
         return Part(block, np.flatnonzero(mask), None)
     return Part(block, None, mask)
+
+
+def _only(part: Part, places: Positions) -> Part:
+    """Return what stands at `places` of a part."""
+    return Part(part.block, places if part.chosen is None else part.chosen[places], None)
 
 
 def _mask(rows: NDArray[np.int32], wanted: NDArray[np.bool_]) -> NDArray[np.bool_]:

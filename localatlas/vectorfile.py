@@ -24,10 +24,9 @@ from bson.codec_options import DatetimeConversion
 from bson.errors import BSONError
 from numpy.typing import NDArray
 
-from localatlas.ranking import Block
-from localatlas.vectors import DTYPES as VECTOR_DTYPES
+from localatlas.blocks import HEADS, Block
 
-MAGIC = b"LAVECT03"
+MAGIC = b"LAVECT04"
 LEAD = struct.Struct("<8sII")
 # As documents are decoded for the index: dates of any year, UUIDs as binary.
 CODEC: CodecOptions[dict[str, Any]] = CodecOptions(
@@ -101,7 +100,8 @@ def _sections(
     yield {"table": table, "what": "ids", **add_document({"ids": contents.ids})}
     for (field, kind), blocks in contents.blocks.items():
         for block in blocks:
-            arrays = [add(array) for array in (block.values, block.lengths, block.rows)]
+            tails = [] if block.tails is None else [block.tails]
+            arrays = [add(array) for array in (block.lengths, block.rows, block.heads, *tails)]
             yield {"table": table, "what": "block", "path": field, "kind": kind, "arrays": arrays}
     for field, column in contents.columns.items():
         yield {
@@ -140,10 +140,10 @@ def read_vector_file(
                     table.ids.extend(_document(file, section)["ids"])
                 case "block":
                     key = (section["path"], section["kind"])
-                    values, lengths, rows = (_array(file, each) for each in section["arrays"])
-                    if values.dtype != VECTOR_DTYPES[key[1]]:
+                    lengths, rows, heads, *rest = (_array(file, each) for each in section["arrays"])
+                    if heads.dtype != HEADS[key[1]]:
                         raise StaleFileError(f"{path.name} holds vectors of an unknown type")
-                    block = Block(values, lengths, rows)
+                    block = Block(heads, rest[0] if rest else None, lengths, rows)
                     table.blocks[key] = (*table.blocks.get(key, ()), block)
                 case "column":
                     arrays = [_array(file, each) for each in section["arrays"]]
