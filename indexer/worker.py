@@ -82,9 +82,11 @@ class Worker:
             try:
                 act()
             except Exception:
-                self._log.exception("unexpected_error", thread=name)
                 self._faulty = True
-                self._stopping.set()
+                try:
+                    self._log.exception("unexpected_error", thread=name)
+                finally:  # also where nothing can be logged
+                    self._stopping.set()
 
         thread = threading.Thread(target=whole, name=name, daemon=True)
         thread.start()

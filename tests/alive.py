@@ -15,7 +15,7 @@ def alive(pid: int) -> bool:
         return False
 
 
-def gone(*pids: int, within: float = 10.0) -> bool:
+def gone(*pids: int, within: float = 60.0) -> bool:
     """Whether all of them have ended, waited for so many seconds."""
     deadline = time.monotonic() + within
     while any(map(alive, pids)):

@@ -83,7 +83,7 @@ class Atlas:
         """End it and wait until it is gone."""
         self.process.terminate()
         try:
-            self.process.wait(20)
+            self.process.wait(60)
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()

@@ -104,7 +104,7 @@ def serving() -> Iterator[Server]:
     finally:
         server.shutdown()
         server.server_close()
-        thread.join(5)
+        thread.join(60)
 
 
 def redirect(to: str, status: int = 302) -> Answer:
@@ -194,5 +194,5 @@ class Canary:
     def close(self) -> None:
         """Stop listening."""
         self._done.set()
-        self._thread.join(5)
+        self._thread.join(60)
         self._socket.close()

@@ -101,7 +101,7 @@ def test_a_child_that_hangs_is_killed_in_time() -> None:
         hanging = decoder.pid
         began = time.monotonic()
         assert reason(decoder, png()) == "decoder_failed"
-        assert time.monotonic() - began < 20
+        assert time.monotonic() - began < 50  # not until it ends by itself
         assert decoder.pid is None
         with pytest.raises(ProcessLookupError):
             os.kill(hanging or 0, 0)
@@ -111,7 +111,7 @@ def test_a_child_that_hangs_is_killed_in_time() -> None:
 
 def test_a_child_that_talks_nonsense_is_decoder_failed() -> None:
     nonsense = "import sys; sys.stdout.buffer.write(b'\\1' + bytes(7) + b'x')"
-    decoder = Decoder(argv=(sys.executable, "-c", nonsense), wall_seconds=5)
+    decoder = Decoder(argv=(sys.executable, "-c", nonsense), wall_seconds=60)
     try:
         assert reason(decoder, png()) == "decoder_failed"
     finally:
@@ -148,14 +148,14 @@ def test_a_picture_that_was_closed_leaves_no_memory_behind(decoder: Decoder) -> 
 
 
 def test_beyond_the_line_callers_are_told_to_come_back() -> None:
-    decoder = Decoder(waiting=1, patience=0.3)
+    decoder = Decoder(waiting=1, patience=2)
     data, inside, leave = png(), threading.Event(), threading.Event()
     refused: list[str] = []
 
     def hold() -> None:
         with decoder.open(data, probe(data), side=64):
             inside.set()
-            leave.wait(10)
+            leave.wait(120)
 
     def wait_in_line() -> None:
         try:
@@ -167,18 +167,18 @@ def test_beyond_the_line_callers_are_told_to_come_back() -> None:
     second = threading.Thread(target=wait_in_line)
     try:
         holder.start()
-        assert inside.wait(10)
+        assert inside.wait(60)
         second.start()
         while decoder.load < 2:
             time.sleep(0.005)
         with pytest.raises(Busy):
             opened(decoder, data)
-        second.join(5)
+        second.join(60)
         assert refused == ["busy"]  # patience ended
     finally:
         leave.set()
-        holder.join(5)
-        second.join(5)
+        holder.join(60)
+        second.join(60)
         assert np.array_equal(opened(decoder, data), bgr(photo()))
         decoder.close()
 
@@ -191,7 +191,7 @@ def test_a_caller_that_goes_away_frees_its_place() -> None:
     def hold() -> None:
         with decoder.open(data, probe(data), side=64):
             inside.set()
-            leave.wait(10)
+            leave.wait(120)
 
     def hang_up() -> None:
         try:
@@ -203,17 +203,17 @@ def test_a_caller_that_goes_away_frees_its_place() -> None:
     holder, waiting = threading.Thread(target=hold), threading.Thread(target=hang_up)
     try:
         holder.start()
-        assert inside.wait(10)
+        assert inside.wait(60)
         waiting.start()
         while decoder.load < 2:
             time.sleep(0.005)
         began = time.monotonic()
         gone.set()
-        waiting.join(5)
+        waiting.join(60)
         assert cancelled
-        assert cancelled[0] - began < 5
+        assert cancelled[0] - began < 25  # its patience is 30
         assert decoder.load == 1
     finally:
         leave.set()
-        holder.join(5)
+        holder.join(60)
         decoder.close()

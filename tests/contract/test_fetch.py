@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import socket
+import threading
 import time
 from collections.abc import Iterator, Sequence
 
@@ -312,32 +313,31 @@ def test_an_answer_that_is_no_file_fails_by_name(
         media_server.dripping(b"x" * 100, 0.1),
         media_server.raw(b"HTTP/1.1 200 OK\r\n", *[b"X"] * 100, pause=0.1),
         media_server.raw(*[b"HTTP/1.1 100 Continue\r\n\r\n"] * 100, pause=0.1),
-        lambda handler: time.sleep(9),
+        lambda handler: handler.rfile.read(1),  # nothing, until the client leaves
     ],
 )
 def test_one_deadline_bounds_every_way_of_being_slow(
     media: Server, behaviour: media_server.Answer
 ) -> None:
     media.behaviours["/a"] = behaviour
-    began = time.monotonic()
     with pytest.raises(FetchFailed) as failed:
         fetch(media, "/a", timeout=0.5)
     assert failed.value.reason == "timeout"
-    assert time.monotonic() - began < 8.0
 
 
 def test_a_resolver_that_hangs_ends_at_the_deadline() -> None:
+    given_up = threading.Event()
+
     def hang(host: str, port: int) -> Sequence[str]:
-        time.sleep(9)
+        given_up.wait(240)
         return ["93.184.216.34"]
 
     fetcher = Fetcher(parse_origins(["cms.example"]), timeout=0.2, resolver=hang)
-    began = time.monotonic()
     with pytest.raises(FetchFailed) as failed:
         fetcher.get("http://cms.example/", max_bytes=CAP)
     fetcher.close()
     assert failed.value.reason == "timeout"
-    assert time.monotonic() - began < 8.0
+    given_up.set()
 
 
 def test_a_closed_port_and_an_unknown_name_are_unreachable() -> None:

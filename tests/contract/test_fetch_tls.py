@@ -47,7 +47,7 @@ def serving(certificate: str) -> Iterator[tuple[Server, list[str | None]]]:
     finally:
         server.shutdown()
         server.server_close()
-        thread.join(5)
+        thread.join(60)
 
 
 def fetch(
@@ -124,7 +124,7 @@ def test_a_server_without_tls_is_no_https_server() -> None:
     finally:
         server.shutdown()
         server.server_close()
-        thread.join(5)
+        thread.join(60)
 
 
 def test_an_authority_of_the_house_is_trusted_when_the_environment_names_it(

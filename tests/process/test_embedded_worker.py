@@ -37,7 +37,7 @@ def worker(pids: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[embedded.Emb
 
 def started(pids: Path, number: int) -> int:
     """The process id of the child that was started as this one, once it runs."""
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while not pids.exists() or len(pids.read_text().splitlines()) < number:
         assert time.monotonic() < deadline, "it was not started"
         time.sleep(0.02)

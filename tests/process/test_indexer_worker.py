@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -49,7 +50,7 @@ def run(index: Index) -> Iterator[Callable[..., subprocess.Popen[str]]]:
         if worker.poll() is None:
             worker.terminate()
         try:
-            worker.communicate(timeout=60)
+            worker.communicate(timeout=120)
         except subprocess.TimeoutExpired:
             worker.kill()
             worker.communicate()
@@ -112,7 +113,7 @@ def test_a_worker_catches_up_takes_jobs_and_ends_cleanly(
     assert "CMS_COLLECTION" in (job(index, elsewhere).last_error or "")
 
     worker.terminate()
-    worker.communicate(timeout=60)
+    worker.communicate(timeout=120)
     assert worker.returncode == 0
     assert not index.store.presence.alive("worker")
     again = run()
@@ -154,7 +155,7 @@ def test_each_of_two_sources_has_its_own_worker(
     assert index.db.likeness_jobs.count_documents({"state": "failed"}) == 0
     for worker in workers:
         worker.terminate()
-    logs = [worker.communicate(timeout=60)[1] for worker in workers]
+    logs = [worker.communicate(timeout=120)[1] for worker in workers]
     # What was done is said, a line a job.
     assert all('"event": "job_ended"' in log and '"faces": ' in log for log in logs)
 
@@ -214,7 +215,7 @@ def test_a_batch_that_crashes_is_said_and_tried_again(
     asked = index.store.jobs.enqueue("audit", None, {})
     eventually(lambda: job(index, asked).state == "succeeded")
     worker.terminate()
-    assert "batch_ended_badly" in worker.communicate(timeout=60)[1]
+    assert "batch_ended_badly" in worker.communicate(timeout=120)[1]
 
 
 def test_live_events_are_followed_and_a_lost_place_is_made_good(
@@ -258,12 +259,12 @@ def test_live_events_are_followed_and_a_lost_place_is_made_good(
 
         # While nobody follows, things happen; the stream goes on where it was.
         worker.terminate()
-        worker.communicate(timeout=60)
+        worker.communicate(timeout=120)
         publish(2)
         worker = run()
         eventually(lambda: "k2" in index.media())
         worker.terminate()
-        worker.communicate(timeout=60)
+        worker.communicate(timeout=120)
 
         # The place in the stream is lost: a whole reconcile makes it good.
         publish(3)
@@ -273,7 +274,7 @@ def test_live_events_are_followed_and_a_lost_place_is_made_good(
         worker = run()
         eventually(lambda: "k3" in index.media())
         worker.terminate()
-        assert "live_token_lost" in worker.communicate(timeout=60)[1]
+        assert "live_token_lost" in worker.communicate(timeout=120)[1]
         index.db.client.drop_database(name)
 
 
@@ -293,11 +294,11 @@ def test_beside_the_web_process_a_backfill_runs_only_when_a_core_is_free(
     try:
         decoder = eventually_one(lambda: descendants(process.pid))
         for pid in (process.pid, decoder):
-            assert os.sched_getscheduler(pid) == os.SCHED_IDLE
+            assert way_given(pid)
         eventually(lambda: len(index.media()) == 4)
     finally:
         process.terminate()
-        process.communicate(timeout=60)
+        process.communicate(timeout=120)
 
 
 def test_beside_the_web_process_an_erasure_is_not_put_off(index: Index, folder: Path) -> None:
@@ -305,10 +306,24 @@ def test_beside_the_web_process_an_erasure_is_not_put_off(index: Index, folder: 
     try:
         lower = min(19, os.getpriority(os.PRIO_PROCESS, 0) + 10)
         eventually(lambda: os.getpriority(os.PRIO_PROCESS, process.pid) == lower)
-        assert os.sched_getscheduler(process.pid) == os.SCHED_OTHER
+        assert os.sched_getscheduler(process.pid) == os.sched_getscheduler(0)
     finally:
         process.terminate()
-        process.communicate(timeout=60)
+        process.communicate(timeout=120)
+
+
+def way_given(pid: int) -> bool:
+    """Whether a process has the idle class, or the lowest priority where a sandbox forbids that."""
+    idle = os.sched_getscheduler(pid) == os.SCHED_IDLE
+    allowed = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            "import os; os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))",
+        ],
+        stderr=subprocess.DEVNULL,
+    )
+    return idle or (allowed.returncode != 0 and os.getpriority(os.PRIO_PROCESS, pid) == 19)
 
 
 def eventually_one(found: Callable[[], list[int]]) -> int:

@@ -41,7 +41,7 @@ def test_a_child_ends_when_its_parent_is_killed(parent: subprocess.Popen[bytes])
     child = int(parent.stdout.readline())
     assert alive(child)
     parent.kill()
-    assert gone(child, within=5)
+    assert gone(child, within=60)
 
 
 def test_a_child_leads_its_own_group() -> None:
@@ -64,7 +64,7 @@ def test_a_starter_keeps_children_when_the_asking_thread_ends() -> None:
     (child,) = children
     assert child.poll() is None
     starter.close()
-    assert child.wait(5) == -signal.SIGKILL
+    assert child.wait(60) == -signal.SIGKILL
 
 
 def test_a_starter_hands_on_what_went_wrong() -> None:
@@ -85,12 +85,12 @@ def test_stopping_kills_what_does_not_listen_and_its_group(tmp_path: Path) -> No
         "time.sleep(60)\n"
     )
     child = processes.start([sys.executable, "-c", deaf])
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while not note.exists() and time.monotonic() < deadline:
         time.sleep(0.02)
     grandchild = int(note.read_text())
     began = time.monotonic()
     assert processes.stop([child], grace=0.3) is False
-    assert time.monotonic() - began < 3
+    assert time.monotonic() - began < 50  # not until it ends by itself
     assert child.returncode == -signal.SIGKILL
-    assert gone(grandchild, within=5)
+    assert gone(grandchild, within=60)

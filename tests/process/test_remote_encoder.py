@@ -38,7 +38,7 @@ def free_port() -> int:
 
 def ask(port: int, path: str) -> tuple[int, Any]:
     try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=5) as response:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=60) as response:
             return response.status, json.loads(response.read())
     except urllib.error.HTTPError as error:
         with error:
@@ -143,7 +143,7 @@ def test_an_encoder_that_goes_away_during_a_backfill_loses_nothing(
 def answered(port: int, route: str) -> int:
     """How many requests of a route the service has answered, by its own count."""
     request = urllib.request.Request(f"http://127.0.0.1:{port}/metrics", headers={"X-API-Key": KEY})
-    with urllib.request.urlopen(request, timeout=5) as response:  # noqa: S310
+    with urllib.request.urlopen(request, timeout=60) as response:  # noqa: S310
         lines = response.read().decode().splitlines()
     found = [
         line

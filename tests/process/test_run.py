@@ -22,7 +22,7 @@ from faces import processes
 
 pytestmark = pytest.mark.xdist_group("run")
 ROOT = Path(__file__).parents[2]
-READY_SECONDS = 60
+READY_SECONDS = 120
 STOP_SECONDS = 10
 
 
@@ -95,7 +95,7 @@ class Place:
         if kind:
             request.add_header("Content-Type", kind)
         try:
-            with urllib.request.urlopen(request, timeout=20) as response:  # noqa: S310
+            with urllib.request.urlopen(request, timeout=60) as response:  # noqa: S310
                 return response.status, json.loads(response.read())
         except urllib.error.HTTPError as error:
             with error:

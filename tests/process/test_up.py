@@ -69,7 +69,8 @@ def fake(name):
 up.commands = lambda settings: up.Commands(
     **{n: fake(n) for n in ("atlas", "models", "migrations", "samples", "web", "worker")}
 )
-up.WEB_DRAIN, up.SERVICE_GRACE, up.ATLAS_GRACE, ports.PATIENCE = 1, 1.0, 1.0, 0.5
+grace = 2.0 if "worker:deaf" in sys.argv else 60.0
+up.WEB_DRAIN, up.SERVICE_GRACE, up.ATLAS_GRACE, ports.PATIENCE = 1, grace, grace, 0.5
 sys.exit(up.main([]))
 """
 
@@ -83,7 +84,7 @@ def free_port() -> int:
 
 def started(note: Path) -> int:
     """The process id in a program's note, once it is there."""
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while not note.exists():
         assert time.monotonic() < deadline, f"{note.name} never started"
         time.sleep(0.02)
@@ -122,7 +123,7 @@ class Run:
 
     def end(self) -> tuple[int, str]:
         """The exit status and all of stderr."""
-        _, errors = self.process.communicate(timeout=15)
+        _, errors = self.process.communicate(timeout=60)
         return self.process.returncode, errors.decode()
 
 

@@ -28,7 +28,7 @@ class Service:
 
     def __call__(self, photos: Sequence[bytes]) -> list[Analysis | LikenessError]:
         self.groups.append(list(photos))
-        assert self.open.wait(10)
+        assert self.open.wait(60)
         if b"away" in photos:
             raise EncoderUnavailable
         return [InvalidImage("truncated") if data == b"bad" else analysis(data) for data in photos]

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import struct
-import time
+import sys
 import tracemalloc
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -23,6 +26,24 @@ def reason(data: bytes) -> str:
     with pytest.raises(InvalidImage) as caught:
         probe(data)
     return caught.value.reason
+
+
+@contextmanager
+def at_most(lines: int) -> Iterator[None]:
+    """Let no more lines of Python run than this: work is counted, as seconds tell of machines."""
+    left, before = lines, sys.gettrace()
+
+    def step(frame: Any, event: str, arg: Any) -> Any:
+        nonlocal left
+        left -= event == "line"
+        assert left >= 0, f"more than {lines:,} lines of work"
+        return step
+
+    sys.settrace(step)
+    try:
+        yield
+    finally:
+        sys.settrace(before)
 
 
 @pytest.mark.parametrize(
@@ -171,15 +192,13 @@ def test_a_jpeg_cut_within_its_scan_is_left_to_the_decoder() -> None:
 )
 def test_each_bomb_has_its_reason_in_no_time_and_memory(data: bytes, expected: str) -> None:
     tracemalloc.start()
-    began = time.process_time()
     try:
-        found = reason(data)
-        spent = time.process_time() - began
+        with at_most(lines=50_000):
+            found = reason(data)
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
     assert found == expected
-    assert spent < 0.5  # traced; untraced it is about 0.01
     assert peak < 5 * 2**20
 
 
@@ -298,13 +317,11 @@ def test_no_mutation_raises_anything_but_an_image_error(kind: str, data: st.Data
 
 def test_a_flood_of_tiny_chunks_is_bounded() -> None:
     flood = png_of(png_header(64, 64), (b"IDAT", b"")) + hostile.chunk(b"tEXt", b"") * 1_000_000
-    began = time.process_time()
-    assert reason(flood) in ("decoder_failed", "truncated")
-    assert time.process_time() - began < 5
+    with at_most(lines=4_000_000):
+        assert reason(flood) == "decoder_failed"
     segments = hostile.after_start(jpeg(), segment(0xFE, b"") * 1_000_000)
-    began = time.process_time()
-    assert reason(segments) == "decoder_failed"
-    assert time.process_time() - began < 5
+    with at_most(lines=500_000):
+        assert reason(segments) == "decoder_failed"
 
 
 @pytest.mark.parametrize(
@@ -317,9 +334,8 @@ def test_a_flood_of_tiny_chunks_is_bounded() -> None:
     ids=["fill", "nothing but fill", "markers without a segment"],
 )
 def test_a_flood_of_markers_is_passed_over_at_once(data: bytes, expected: str | None) -> None:
-    began = time.process_time()
-    if expected is None:
-        assert probe(data).width == 96
-    else:
-        assert reason(data) == expected
-    assert time.process_time() - began < 1  # one by one it would be about ten
+    with at_most(lines=500_000):  # one by one it would be tens of millions
+        if expected is None:
+            assert probe(data).width == 96
+        else:
+            assert reason(data) == expected

@@ -5,7 +5,6 @@ from __future__ import annotations
 import datetime as dt
 import io
 import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 
 import pytest
@@ -153,12 +152,14 @@ def crew(work: Callable[[int], int], size: int = 3) -> tuple[Crew[int, int], thr
 def test_a_crew_does_everything_several_at_a_time() -> None:
     busy: list[int] = []
     most = 0
+    together = threading.Barrier(3, timeout=60)
 
     def work(n: int) -> int:
         nonlocal most
         busy.append(n)
         most = max(most, len(busy))
-        time.sleep(0.01)
+        if n < 3:
+            together.wait()
         busy.remove(n)
         return n * n
 
@@ -169,20 +170,37 @@ def test_a_crew_does_everything_several_at_a_time() -> None:
     assert most == 3
 
 
-def test_a_crews_first_error_ends_the_list_after_what_is_in_hand() -> None:
+def told(team: Crew[int, int], monkeypatch: pytest.MonkeyPatch) -> threading.Event:
+    """Set once the crew knows of an error: until then, work that waits for it is in hand."""
+    known, drop = threading.Event(), team._drop
+
+    def dropped() -> int:
+        count = drop()
+        known.set()
+        return count
+
+    monkeypatch.setattr(team, "_drop", dropped)
+    return known
+
+
+def test_a_crews_first_error_ends_the_list_after_what_is_in_hand(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     done: list[int] = []
 
     def work(n: int) -> int:
         if n == 2:
             raise RuntimeError("two")
+        assert n < 2 or known.wait(60)
         done.append(n)
         return n
 
     team, _ = crew(work)
+    known = told(team, monkeypatch)
     with pytest.raises(RuntimeError, match="two"):
         list(team.run(range(1000)))
     team.close()
-    assert len(done) < 20
+    assert len(done) <= 2 + 3
 
 
 def test_a_stop_ends_a_crew_with_what_is_in_hand() -> None:
@@ -195,17 +213,26 @@ def test_a_stop_ends_a_crew_with_what_is_in_hand() -> None:
     assert 1 <= len(got) <= 8
 
 
-def test_a_crew_finishes_what_is_prepared_several_at_once() -> None:
+def test_a_crew_finishes_what_is_prepared_several_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("indexer.crew.LINGER_S", 60.0)
     groups: list[list[int]] = []
+    given = threading.Event()
+
+    def jobs() -> Iterator[int]:
+        yield from range(20)
+        given.set()
+        yield from range(20, 50)
+
+    def work(n: int) -> Half | int:
+        assert given.wait(60)
+        return Half(n, 3) if n % 10 else -n
 
     def finish(values: Sequence[int]) -> list[int]:
         groups.append(list(values))
         return [n * n for n in values]
 
-    team: Crew[int, int] = Crew(
-        lambda n: Half(n, 3) if n % 10 else -n, finish, size=3, stopping=threading.Event(), most=12
-    )
-    assert sorted(team.run(range(50))) == sorted(n * n if n % 10 else -n for n in range(50))
+    team: Crew[int, int] = Crew(work, finish, size=3, stopping=threading.Event(), most=12)
+    assert sorted(team.run(jobs())) == sorted(n * n if n % 10 else -n for n in range(50))
     assert list(team.run([1])) == [1]
     team.close()
     assert sum(map(len, groups)) == 46
@@ -229,7 +256,7 @@ def test_a_half_larger_than_allowed_is_finished_by_itself() -> None:
 
 
 @pytest.mark.parametrize("where", ["work", "finish", "jobs"])
-def test_an_error_anywhere_begins_nothing_more(where: str) -> None:
+def test_an_error_anywhere_begins_nothing_more(where: str, monkeypatch: pytest.MonkeyPatch) -> None:
     begun: list[int] = []
 
     def jobs() -> Iterator[int]:
@@ -242,6 +269,7 @@ def test_an_error_anywhere_begins_nothing_more(where: str) -> None:
         begun.append(n)
         if where == "work" and n == 2:
             raise RuntimeError(where)
+        assert where == "jobs" or n <= 2 or known.wait(60)
         return Half(n)
 
     def finish(values: Sequence[int]) -> list[int]:
@@ -250,6 +278,7 @@ def test_an_error_anywhere_begins_nothing_more(where: str) -> None:
         return list(values)
 
     team: Crew[int, int] = Crew(work, finish, size=3, stopping=threading.Event())
+    known = told(team, monkeypatch)
     got: list[int] = []
     with pytest.raises(RuntimeError, match=where):
         got.extend(team.run(jobs()))
@@ -257,7 +286,7 @@ def test_an_error_anywhere_begins_nothing_more(where: str) -> None:
     if where == "jobs":
         assert len(got) > 150
     else:
-        assert len(begun) < 100
+        assert len(begun) <= 3 + 3
 
 
 def test_a_lane_that_crashes_pauses_longer_each_time(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,7 +24,7 @@ def test_a_worker_that_lost_a_part_ends_and_says_so(
     monkeypatch.setattr(Worker, part, faulty)
     settings = Settings(cms_source="folder", cms_folder=tmp_path)
     store, stopping = MagicMock(), threading.Event()
-    guard = threading.Timer(20, stopping.set)
+    guard = threading.Timer(120, stopping.set)
     guard.start()
     assert Worker(settings, store, stopping).run() is False
     guard.cancel()

@@ -75,7 +75,7 @@ def run(folder: Path, known: bool, *options: str) -> tuple[int, str]:
         stdin=subprocess.PIPE,  # so that this run does not listen to that one's output
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=240,
     )
     return done.returncode, done.stdout
 

@@ -66,7 +66,7 @@ class Proxy:
     def close(self) -> None:
         self.cut()
         self._listener.close()
-        self._thread.join(5)
+        self._thread.join(60)
 
 
 @pytest.fixture

@@ -180,7 +180,7 @@ def test_a_deleted_collection_keeps_no_tombstone_but_of_erased_people(
             until_done(client, job.json()["job_id"])
     finally:
         worker.terminate()
-        worker.wait(30)
+        worker.wait(60)
     with MongoClient[dict[str, Any]](migrated["MONGODB_URI"]) as direct:
         db = direct[migrated["MONGODB_DATABASE"]]
         left = [

@@ -58,7 +58,7 @@ def crowd(service: Service, path: str, kind: str, body: bytes) -> Iterator[list[
 
 def whole(sock: socket.socket) -> bytes:
     """The answer up to the end of the connection: head and body may come apart."""
-    sock.settimeout(20)
+    sock.settimeout(60)
     parts = []
     while part := sock.recv(65536):
         parts.append(part)

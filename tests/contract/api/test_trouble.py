@@ -30,7 +30,7 @@ from tests.contract.api.conftest import Start, migrate, until_searchable
 pytestmark = pytest.mark.xdist_group("api-trouble")
 Check = Callable[..., dict[str, object]]
 Kind = Literal["search", "list", "face", "put", "subject", "job"]
-PATIENCE = 10.0
+PATIENCE = 30.0
 """How long a client may wait for an answer while the database is away."""
 
 
@@ -98,7 +98,7 @@ class Wire:
         self._listener.close()
         self.heal()
         for thread in self._threads:
-            thread.join(5)
+            thread.join(60)
 
 
 @dataclass(frozen=True)
@@ -225,14 +225,14 @@ def test_a_silent_database_hangs_nobody(setup: Setup, problem: Check) -> None:
     try:
         all_unavailable(setup, problem)
         # Known to be away by now, so nobody waits for it.
-        end = time.monotonic() + 15
-        while setup.ask("list")[1] > 1:
+        end = time.monotonic() + 60
+        while setup.ask("list")[1] > 3:
             assert time.monotonic() < end
-        all_unavailable(setup, problem, within=2)
+        all_unavailable(setup, problem, within=4.5)  # less than anybody would wait for it
         began = time.monotonic()
         assert setup.client.get("/healthz").status_code == 200
         assert setup.client.get("/readyz").json()["checks"]["database"] == "unavailable"
-        assert time.monotonic() - began < 1
+        assert time.monotonic() - began < 4.5
     finally:
         setup.wire.heal()
     recovered(setup)
@@ -277,7 +277,7 @@ def all_unavailable(setup: Setup, problem: Check, *, within: float = PATIENCE) -
 
 def recovered(setup: Setup) -> None:
     """Wait until the service serves again, by itself."""
-    end = time.monotonic() + 20
+    end = time.monotonic() + 60
     while True:
         answer, _ = setup.ask("search")
         if answer.status_code == 200 and setup.client.get("/readyz").status_code == 200:

@@ -30,7 +30,7 @@ def listed(collection: Documents, name: str = "vs") -> dict[str, Any]:
 
 
 def eventually(holds: Callable[[], Any]) -> None:
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while not holds():
         assert time.monotonic() < deadline
         time.sleep(0.01)

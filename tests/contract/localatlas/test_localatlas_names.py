@@ -36,7 +36,7 @@ def make_index(database: Db) -> None:
     database.c.create_search_index(
         SearchIndexModel(name="vs", type="vectorSearch", definition={"fields": [FIELD]})
     )
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while not all(one["queryable"] for one in database.c.list_search_indexes()):
         assert time.monotonic() < deadline
         time.sleep(0.01)

@@ -26,7 +26,7 @@ def index(collection: Collection[dict[str, Any]]) -> None:
     collection.create_search_index(
         SearchIndexModel(name="vs", type="vectorSearch", definition=definition)
     )
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while not all(one["queryable"] for one in collection.list_search_indexes()):
         assert time.monotonic() < deadline
         time.sleep(0.02)

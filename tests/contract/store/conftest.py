@@ -26,7 +26,7 @@ from migrations.runner import Runner
 from migrations.step import discover
 from tests.faces_made import MODEL
 
-SECONDS = 300 if os.environ.get("CONTRACT_URI") else 30
+SECONDS = 300 if os.environ.get("CONTRACT_URI") else 120
 """How long an index may take to be built, or to follow."""
 
 

@@ -404,7 +404,7 @@ class TestIndexState:
         try:
             assert searching.watch.require_active().key == "facenet128"
             searching.db["likeness_models"].update_one({}, {"$set": {"model": "sface"}})
-            end = time.monotonic() + 30
+            end = time.monotonic() + 60
             while searching.watch.require_active().key != "sface":
                 assert time.monotonic() < end
                 time.sleep(0.02)

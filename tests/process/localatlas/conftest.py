@@ -68,7 +68,7 @@ class Server:
             if self.process.poll() is None:
                 self.process.terminate()
             with contextlib.suppress(subprocess.TimeoutExpired):
-                self.process.wait(20)
+                self.process.wait(60)
             self._reap()
 
     def _reap(self) -> None:

@@ -41,7 +41,7 @@ LIST = [{"$listSearchIndexes": {}}]
 
 
 def ready(client: MongoClient[dict[str, Any]], name: str = "c") -> None:
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while not [one for one in client.d[name].list_search_indexes() if one["queryable"]]:
         assert time.monotonic() < deadline
         time.sleep(0.02)
@@ -158,7 +158,7 @@ def foreign(tmp_path: Path) -> Iterator[int]:
         [program, *arguments, "--storage-path", str(tmp_path / "foreign")]
     ) as process:
         try:
-            deadline = time.monotonic() + 20
+            deadline = time.monotonic() + 60
             while time.monotonic() < deadline:
                 with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port)):
                     break
@@ -183,7 +183,7 @@ def test_it_stands_before_any_replica_set(foreign: int, serve: Callable[..., Any
             session.with_transaction(
                 lambda inside: client.d.c.insert_one({"_id": 9, "v": [1, 0]}, session=inside)
             )
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 60
         while [one["_id"] for one in client.d.c.aggregate(SEARCH)] != [9, 2, 1]:
             assert time.monotonic() < deadline
     server.kill()

@@ -24,7 +24,7 @@ from pymongo import MongoClient, ReplaceOne
 from pymongo.errors import PyMongoError
 from pymongo.operations import SearchIndexModel
 
-PATIENCE_S = 15.0
+PATIENCE_S = 60.0
 # Raise both for a long hunt.
 EXAMPLES = int(os.environ.get("AGREEMENT_EXAMPLES", "2"))
 STEPS = int(os.environ.get("AGREEMENT_STEPS", "25"))

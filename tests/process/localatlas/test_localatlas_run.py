@@ -95,7 +95,7 @@ def test_a_signal_goes_to_the_command_and_then_all_ends(
     command, _ = began(process)
     others = [child.pid for child in psutil.Process(process.pid).children()]
     process.send_signal(signum)
-    assert process.wait(15) == (7 if signum == signal.SIGTERM else 128 + signal.SIGINT)
+    assert process.wait(60) == (7 if signum == signal.SIGTERM else 128 + signal.SIGINT)
     assert gone(command, *others)
 
 
@@ -112,14 +112,14 @@ def test_kill_9_of_any_leaves_nothing_behind_and_the_next_start_works(
         with MongoClient[dict[str, Any]](uri, serverSelectionTimeoutMS=10_000) as client:
             assert client.d.c.count_documents({}) == 1
         process.terminate()
-    process.wait(15)
+    process.wait(60)
     assert gone(command, engine)
     again = running()
     _, uri = began(again)
     with MongoClient[dict[str, Any]](uri) as client:
         assert client.d.c.count_documents({}) == 2
     again.terminate()
-    assert again.wait(15) == 7
+    assert again.wait(60) == 7
 
 
 def test_everything_ends_when_the_parent_is_killed(tmp_path: Path) -> None:
@@ -239,7 +239,7 @@ def test_status_tells_what_runs_and_the_state_of_each_index(
                 "indexes": [{"name": "vs", "type": "vectorSearch", "definition": definition}],
             }
         )
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while "READY" not in (busy := localatlas("status", "--data", server.data)).stdout:
         assert time.monotonic() < deadline
     assert busy.returncode == 0

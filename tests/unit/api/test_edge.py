@@ -45,15 +45,17 @@ async def call(app: Any, scope: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
 def test_our_own_deadline_answers_and_tells_the_work(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(exchange, "WORK_SECONDS", 0.1)
     seen: list[bool] = []
+    told = asyncio.Event()
 
     async def slow(scope: Any, receive: Any, send: Any) -> None:
         gone = exchange.of(scope).gone
         seen.append(await asyncio.to_thread(gone.wait, 60))
+        told.set()
         await send({"type": "http.response.start", "status": 200, "headers": []})
 
     async def both() -> tuple[dict[str, Any], bytes]:
         answer = await call(slow, request())
-        await asyncio.sleep(0.1)
+        await asyncio.wait_for(told.wait(), 60)
         return answer
 
     start, body = asyncio.run(both())
