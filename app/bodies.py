@@ -208,11 +208,15 @@ async def _read_json(
     count = len(shape.pictures)
     cap = count * (_base64_size(picture_cap) + SLACK) if count else JSON_CAP
     body = bytearray()
+    small = True
     async for chunk in exchange.chunks(max(cap, JSON_CAP)):
         take(2 * len(chunk))
         body += chunk
-        if len(body) > JSON_CAP and not _BASE64_BEGINS.search(body, 0, JSON_CAP):
-            raise _json_too_large()
+        if small and len(body) > JSON_CAP:
+            # Once: a search for each chunk of a body in small ones is the work of minutes.
+            if not _BASE64_BEGINS.search(body, 0, JSON_CAP):
+                raise _json_too_large()
+            small = False
     take(strictjson.weight(body))
     if len(body) > _LARGE:
         return await run_in_threadpool(_parse_json, bytes(body), shape, picture_cap)

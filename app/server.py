@@ -1,9 +1,9 @@
 """`python -m app serve`: uvicorn with the protocol settings that the HTTP contract promises.
 
-Headers that do not arrive within 10 s end the connection; header blocks are bounded; a request
-with both Content-Length and Transfer-Encoding is refused. Proxy headers stay off (the platform
-would make uvicorn believe the leftmost forwarded address), and so does the access log, which would
-hold full paths.
+Headers that do not arrive within 10 s end the connection, and so does an answer that is not taken;
+header blocks are bounded; a request with both Content-Length and Transfer-Encoding is refused.
+Proxy headers stay off (the platform would make uvicorn believe the leftmost forwarded address), and
+so does the access log, which would hold full paths.
 """
 
 from __future__ import annotations
@@ -31,6 +31,9 @@ HEADER_BYTES = 32 * 1024
 READ_BYTES = 64 * 1024
 """What is read of a connection at once; with asyncio's 256 KiB, bodies that nobody wants and that
 come over hundreds of connections in the same moment take 400 KB each before they are refused."""
+TAKE_SECONDS = 15.0
+TAKE_BYTES = 16 * 1024
+"""What a client has to take of its answer in TAKE_SECONDS; else the answer lay here for ever."""
 KEEP_ALIVE_SECONDS = 65
 BACKLOG = 512
 _AMBIGUOUS = "Content-Length and Transfer-Encoding must not both be sent."
@@ -55,18 +58,29 @@ class _Connection(h11.Connection):
 
 
 class GuardedProtocol(H11Protocol):
-    """uvicorn's h11 protocol with a deadline for request heads."""
+    """uvicorn's h11 protocol with a deadline for request heads, and one for taking answers."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         transport.max_size = READ_BYTES  # type: ignore[attr-defined]
+        transport.set_write_buffer_limits(high=0)  # tell whenever the system takes no more
+        self._take_timer: asyncio.TimerHandle | None = None
         self._head_timer: asyncio.TimerHandle | None = None
         self._refused = False
         self._await_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._drop_timer()
+        self._drop_take_timer()
         super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._await_taking()
+
+    def resume_writing(self) -> None:
+        self._drop_take_timer()
+        super().resume_writing()
 
     def data_received(self, data: bytes) -> None:
         if self._refused:
@@ -128,6 +142,26 @@ class GuardedProtocol(H11Protocol):
         if self._head_timer is not None:
             self._head_timer.cancel()
             self._head_timer = None
+
+    def _await_taking(self) -> None:
+        self._drop_take_timer()
+        left = self.transport.get_write_buffer_size()
+        self._take_timer = self.loop.call_later(TAKE_SECONDS, self._has_taken, left)
+
+    def _drop_take_timer(self) -> None:
+        if self._take_timer is not None:
+            self._take_timer.cancel()
+            self._take_timer = None
+
+    def _has_taken(self, before: int) -> None:
+        """Go on waiting for a client that takes its answer, and leave one that does not.
+
+        Closing would wait for it, too, so that this is also what ends a connection that is closed.
+        """
+        if before - self.transport.get_write_buffer_size() < TAKE_BYTES:
+            self.transport.abort()
+        else:
+            self._await_taking()
 
     def _head_is_late(self) -> None:
         if not self.transport.is_closing() and self._idle():

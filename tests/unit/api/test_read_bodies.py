@@ -102,3 +102,23 @@ def test_a_json_body_counts_with_what_its_values_will_take() -> None:
         asyncio.run(
             read(sending(b"application/json", text), Shape(SearchForm), full(200_000), taken)
         )
+
+
+def test_a_json_body_in_small_chunks_is_searched_for_its_picture_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A search of the first MiB for each of 40,000 chunks kept a core busy for one stranger."""
+    searched: list[int] = []
+
+    class Counting:
+        def search(self, body: bytearray, start: int, end: int) -> bool:
+            searched.append(len(body))
+            return True
+
+    monkeypatch.setattr(bodies, "_BASE64_BEGINS", Counting())
+    body = b'{"image_base64":"' + b"A" * (2 * MIB) + b'"}'
+    chunks = [body[at : at + 1000] for at in range(0, len(body), 1000)]
+    shape = Shape(DetectForm, pictures=("image",))
+    incoming = asyncio.run(read(sending(b"application/json", *chunks), shape, Budget(64 * MIB), []))
+    assert len(incoming.pictures["image"]) == 1536 * 1024
+    assert len(searched) == 1
