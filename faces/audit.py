@@ -2,11 +2,11 @@
 
 Two passes by pages, items and then faces, each page with the few reads that it needs. What belongs
 to a source is mended by forgetting what it looked like, so that its next reconcile makes it anew.
+Others write meanwhile: what looks wrong is looked at again, all of it at one moment.
 """
 
 from __future__ import annotations
 
-import datetime as dt
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,9 +15,23 @@ from pymongo import DeleteOne, UpdateOne
 
 from faces import documents, identity
 from faces.canary import COLLECTION as CANARIES
-from faces.database import BULK, CROPS, FACES, MEDIA, SUBJECTS, TOMBSTONES, Db, Document, translate
+from faces.database import (
+    BULK,
+    CROPS,
+    FACES,
+    MEDIA,
+    SUBJECTS,
+    TOMBSTONES,
+    Db,
+    Document,
+    Session,
+    in_transaction,
+    translate,
+)
+from faces.errors import NotFound
 from faces.models.cards import CARDS
 from faces.records import API_SOURCE, ActiveModel
+from faces.store_removal import RemovalStore
 from faces.types import PIPELINE_VERSION, Box
 
 EXAMPLES = 5
@@ -32,6 +46,10 @@ NAMES = (
 )
 _DELETES = ("orphan_faces", "tombstone_violations")
 """A face of which this is found goes, with its crop."""
+_MENDED = (*_DELETES, "dangling_subjects", "wrong_vectors")
+"""What is found of a face and changes the face itself."""
+_AT_ONCE = 50
+"""So many faces are mended in one transaction."""
 
 
 @dataclass(slots=True)
@@ -95,56 +113,90 @@ class Audit:
             after = page[-1]["_id"]
 
     def _faces(self, page: Sequence[Document]) -> None:
-        keys = {identity.media_key(f["collection"], f["media_id"]) for f in page}
-        owners = {
-            row["_id"]: row["source"]
-            for row in self._db[MEDIA].find(
-                {"_id": {"$in": sorted(keys)}, "state": {"$ne": "gone"}}, {"source": 1}
-            )
-        }
-        # In this order: whose stone is seen here and waits for its erasure is seen to wait.
-        stones = self._stones(page)
-        subjects = self._subjects(page)
-        writes: dict[str, list[Any]] = {name: [] for name in NAMES}
-        again: set[str] = set()
-        fewer: list[str] = []
-        for face in page:
-            key = identity.media_key(face["collection"], face["media_id"])
-            name = self._face(face, key, owners, subjects, stones)
-            if name is None:
+        found, owners = self._judge(page, None)
+        again = set()
+        doubtful = []
+        for face, key, name in found:
+            if name in _MENDED:
+                doubtful.append(face["_id"])
                 continue
             self.findings[name].add(face["_id"])
+            if owners[key] != API_SOURCE:
+                again.add(key)
+                self.findings[name].fixed += self._fix
+        for start in range(0, len(doubtful), _AT_ONCE):
+            again |= self._confirm(doubtful[start : start + _AT_ONCE])
+        self._forget(again)
+
+    def _judge(
+        self, faces: Sequence[Document], session: Session | None
+    ) -> tuple[list[tuple[Document, str, str]], dict[str, str]]:
+        """Each face with a contradiction, its item and what it is; and the items' sources."""
+        keys = {identity.media_key(f["collection"], f["media_id"]) for f in faces}
+        live = {"_id": {"$in": sorted(keys)}, "state": {"$ne": "gone"}}
+        owners = {
+            row["_id"]: row["source"]
+            for row in self._db[MEDIA].find(live, {"source": 1}, session=session)
+        }
+        stones = self._stones(faces, session)
+        subjects = self._subjects(faces, session)
+        found = []
+        for face in faces:
+            key = identity.media_key(face["collection"], face["media_id"])
+            name = self._face(face, key, owners, subjects, stones)
+            if name is not None:
+                found.append((face, key, name))
+        return found, owners
+
+    def _confirm(self, ids: Sequence[str]) -> set[str]:
+        """Looks at faces again and mends them; the items that are to be made anew.
+
+        In one transaction: a face that was deleted, or put again, since the page was read is not
+        taken for a contradiction, and nothing that is written now goes by mistake.
+        """
+
+        def work(session: Session) -> tuple[list[tuple[Document, str, str]], dict[str, str]]:
+            faces = list(self._db[FACES].find({"_id": {"$in": list(ids)}}, session=session))
+            found, owners = self._judge(faces, session) if faces else ([], {})
+            if self._fix:
+                self._mend(found, owners, session)
+            return found, owners
+
+        found, owners = in_transaction(self._db, work)
+        again = set()
+        for face, key, name in found:
+            if name in _MENDED:
+                self.findings[name].add(face["_id"])
+                self.findings[name].fixed += self._fix
+                if name == "wrong_vectors" and owners[key] != API_SOURCE:
+                    again.add(key)
+        return again
+
+    def _mend(
+        self,
+        found: Sequence[tuple[Document, str, str]],
+        owners: dict[str, str],
+        session: Session,
+    ) -> None:
+        writes: list[DeleteOne | UpdateOne] = []
+        going: list[DeleteOne] = []
+        items: list[UpdateOne] = []
+        for face, key, name in found:
+            one = {"_id": face["_id"]}
             if name in _DELETES:
-                writes[name].append(DeleteOne({"_id": face["_id"]}))
+                going.append(DeleteOne(one))
                 if key in owners:
-                    fewer.append(key)
+                    items.append(UpdateOne({"_id": key}, {"$inc": {"face_count": -1, "rev": 1}}))
             elif name == "dangling_subjects":
-                writes[name].append(
-                    UpdateOne(
-                        {"_id": face["_id"], "subject_id": face["subject_id"]},
-                        {"$set": {"subject_id": None}},
-                    )
-                )
+                writes.append(UpdateOne(one, {"$set": {"subject_id": None}}))
             elif name == "wrong_vectors":
                 # Without it the face lacks the model's vector, which indexing or reembed supply.
                 paths = [f"{part}.{m}" for m in _unfit(face) for part in ("embeddings", "builds")]
-                unset = {"$unset": dict.fromkeys(paths, "")}
-                writes[name].append(UpdateOne({"_id": face["_id"]}, unset))
-                again |= {key} if owners[key] != API_SOURCE else set()
-            elif owners[key] != API_SOURCE:
-                again.add(key)
-                self.findings[name].fixed += self._fix
-        for name, ops in writes.items():
-            if self._fix and ops:
-                if name in _DELETES:
-                    # First: nothing finds the crop of a face that is not there.
-                    self._db[CROPS].bulk_write(ops, ordered=False)
-                done = self._db[FACES].bulk_write(ops, ordered=False)
-                self.findings[name].fixed += done.deleted_count + done.modified_count
-        if self._fix and fewer:
-            less = {"$inc": {"face_count": -1, "rev": 1}}
-            self._db[MEDIA].bulk_write([UpdateOne({"_id": key}, less) for key in fewer])
-        self._forget(again)
+                writes.append(UpdateOne(one, {"$unset": dict.fromkeys(paths, "")}))
+                items.append(UpdateOne({"_id": key}, {"$inc": {"rev": 1}}))
+        for where, ops in ((CROPS, going), (FACES, [*going, *writes]), (MEDIA, items)):
+            if ops:
+                self._db[where].bulk_write(ops, ordered=False, session=session)
 
     def _face(
         self,
@@ -181,11 +233,18 @@ class Audit:
             )
         }
         again: set[str] = set()
+        wrong = [
+            row
+            for row in live
+            if row["_id"] in stones
+            or (row["state"] == "done" and counts.get(row["_id"], 0) != row["face_count"])
+        ]
+        steady = self._steady(wrong)
         for row in live:
-            if row["_id"] in stones:
+            if row["_id"] in steady and row["_id"] in stones:
                 self.findings["tombstone_violations"].add(row["_id"])
                 self.findings["tombstone_violations"].fixed += self._bury(row)
-            elif row["state"] == "done" and counts.get(row["_id"], 0) != row["face_count"]:
+            elif row["_id"] in steady:
                 self._found_item("media_without_faces", row, again)
             elif (
                 row["state"] in ("done", "no_face")
@@ -193,6 +252,14 @@ class Audit:
             ):
                 self._found_item("stale_pipeline", row, again)
         self._forget(again)
+
+    def _steady(self, rows: Sequence[Document]) -> set[str]:
+        """Those of the items that nobody has changed since they were read."""
+        if not rows:
+            return set()
+        as_read = {row["_id"]: row["rev"] for row in rows}
+        now = self._db[MEDIA].find({"_id": {"$in": sorted(as_read)}}, {"rev": 1})
+        return {row["_id"] for row in now if row["rev"] == as_read[row["_id"]]}
 
     def _found_item(self, name: str, row: Document, again: set[str]) -> None:
         self.findings[name].add(row["_id"])
@@ -223,17 +290,18 @@ class Audit:
             for row in rows
         }
 
-    def _subjects(self, page: Sequence[Document]) -> dict[str, str]:
+    def _subjects(self, page: Sequence[Document], session: Session | None) -> dict[str, str]:
         """The states of the subjects of these faces."""
         keys = {
             identity.subject_key(f["collection"], f["subject_id"])
             for f in page
             if f["subject_id"] is not None
         }
-        found = self._db[SUBJECTS].find({"_id": {"$in": sorted(keys)}}, {"state": 1})
+        of_faces = {"_id": {"$in": sorted(keys)}}
+        found = self._db[SUBJECTS].find(of_faces, {"state": 1}, session=session)
         return {row["_id"]: row["state"] for row in found} if keys else {}
 
-    def _stones(self, page: Sequence[Document]) -> dict[str, list[Box]]:
+    def _stones(self, page: Sequence[Document], session: Session | None) -> dict[str, list[Box]]:
         """The relative boxes that may hold no face, by item."""
         query = {
             "collection": {"$in": sorted({f["collection"] for f in page})},
@@ -241,7 +309,7 @@ class Audit:
             "kind": {"$in": ["face", "person"]},
         }
         stones: dict[str, list[Box]] = {}
-        for row in self._db[TOMBSTONES].find(query):
+        for row in self._db[TOMBSTONES].find(query, session=session):
             key = identity.media_key(row["collection"], row["media_id"])
             stones.setdefault(key, []).append(Box(*row["box"]))
         return stones
@@ -250,25 +318,18 @@ class Audit:
         """Delete an item that a tombstone forbids, with its faces; how many items went."""
         if not self._fix:
             return 0
-        query = {"collection": row["collection"], "media_id": row["media_id"]}
-        ids = [face["_id"] for face in self._db[FACES].find(query, {"_id": 1})]
-        for start in range(0, len(ids), BULK):
-            ops = [DeleteOne({"_id": face}) for face in ids[start : start + BULK]]
-            self._db[CROPS].bulk_write(ops, ordered=False)
-            self._db[FACES].bulk_write(ops, ordered=False)
-        done = self._db[MEDIA].update_one(
-            {"_id": row["_id"], "rev": row["rev"]},
-            {
-                "$set": {
-                    "state": "gone",
-                    "face_count": 0,
-                    "gone_at": documents.millis(dt.datetime.now(dt.UTC)),
-                },
-                "$inc": {"rev": 1},
-                "$unset": {"source_key": "", "etag": "", "sha256": ""},
-            },
-        )
-        return done.modified_count
+        try:
+            RemovalStore(self._db).delete(
+                row["collection"],
+                row["media_id"],
+                source=API_SOURCE,
+                tombstone=True,
+                fence=None,
+                buried=True,
+            )
+        except NotFound:
+            return 0  # deleted meanwhile, or put again, which lifted the tombstone
+        return 1
 
     def _forget(self, keys: set[str]) -> None:
         """Let the next reconcile of these items' source read and look at them again."""

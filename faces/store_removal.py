@@ -14,7 +14,7 @@ from faces.database import (
     Session,
     in_transaction,
 )
-from faces.errors import Conflict
+from faces.errors import Conflict, NotFound
 from faces.item_plan import DELETED, FacePlan
 from faces.item_writes import ItemWrites
 from faces.leases import Fence, check_fence
@@ -36,8 +36,12 @@ class RemovalStore(ItemWrites):
         source: str,
         tombstone: bool,
         fence: Fence | None,
+        buried: bool = False,
     ) -> int:
-        """Removes an item with its faces and crops, and says how many faces; see `Store`."""
+        """Removes an item with its faces and crops, and says how many faces; see `Store`.
+
+        With `buried` only one that its tombstone forbids; raises NotFound for another.
+        """
 
         def work(session: Session) -> int:
             check_fence(self._db, fence, session)
@@ -45,6 +49,8 @@ class RemovalStore(ItemWrites):
             if source not in (API_SOURCE, old["source"]):
                 raise Conflict("Another source owns this item.")
             item_rules.check_epoch(old, fence)
+            if buried and not self._forbidden(collection, media_id, session):
+                raise NotFound("The item has no tombstone.")
             ref = MediaRef(collection, media_id, old["source"], documents.source_key(old))
             ids = tuple(face["_id"] for face in self._faces(ref, session, fields={"_id": 1}))
             self._write_faces(FacePlan(deletes=ids), session)
@@ -75,6 +81,10 @@ class RemovalStore(ItemWrites):
 
         now = dt.datetime.now(dt.UTC)
         return in_transaction(self._db, work)
+
+    def _forbidden(self, collection: str, media_id: str, session: Session) -> bool:
+        stones = tombstones.of(self._db, collection, media_id, session)
+        return any(stone["kind"] == "item" for stone in stones)
 
     def remove_faces(
         self,

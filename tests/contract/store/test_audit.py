@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+from typing import Any
 
 import pytest
 
@@ -52,3 +53,90 @@ def test_the_crop_of_a_face_goes_with_it(why: str, store: Store, db: Db, face_id
     found = audit(store)["orphan_faces" if why == "orphan" else "tombstone_violations"]
     assert (found.count, found.fixed) == (1, 1)
     assert db[FACES].count_documents({}) == db[CROPS].count_documents({}) == 0
+
+
+def put(store: Store, *seeds: int) -> list[str]:
+    ref = MediaRef("default", "ann", "api", "ann")
+    made = store.put_item(ref, MediaInfo(), row_of_faces(*seeds), content="ann", crops={0: b"jpeg"})
+    return [face.face_id for face in made.faces]
+
+
+def delete(store: Store, *, tombstone: bool = True) -> None:
+    store.delete_item("default", "ann", source="api", tombstone=tombstone)
+
+
+def nothing(findings: dict[str, Finding]) -> bool:
+    return not any(found.count for found in findings.values())
+
+
+def test_a_face_that_is_deleted_during_an_audit_is_counted_off_once(
+    store: Store, db: Db, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = put(store, 7, 8)
+    stones = Audit._stones
+
+    def meanwhile(*args: Any) -> Any:
+        if db[FACES].count_documents({}) == 2:
+            store.delete_face(first)
+        return stones(*args)
+
+    monkeypatch.setattr(Audit, "_stones", meanwhile)
+    assert nothing(audit(store))
+    assert [face["_id"] for face in db[FACES].find({})] == [second]
+    assert [item["face_count"] for item in db[MEDIA].find({})] == [1]
+
+
+def test_an_item_that_is_put_again_during_an_audit_keeps_its_faces(
+    store: Store, db: Db, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = put(store, 7)
+    judge, stones = Audit._faces, Audit._stones
+
+    def deleted(*args: Any) -> None:
+        delete(store)  # the page was read
+        judge(*args)
+
+    def again(*args: Any) -> Any:
+        if not db[FACES].count_documents({}):
+            assert put(store, 7) == before, "the same picture has the same face"
+        return stones(*args)
+
+    monkeypatch.setattr(Audit, "_faces", deleted)
+    monkeypatch.setattr(Audit, "_stones", again)
+    assert nothing(audit(store))
+    assert [face["_id"] for face in db[FACES].find({})] == before
+    assert db[CROPS].count_documents({}) == 1
+
+
+def test_an_item_whose_tombstone_is_lifted_during_an_audit_stays(
+    store: Store, db: Db, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(store, 7)
+    tombstones.write(db, [tombstones.of_item("default", "ann", dt.datetime.now(dt.UTC))])
+    bury = Audit._bury
+
+    def lifted(*args: Any) -> int:
+        delete(store)
+        put(store, 7)
+        return bury(*args)
+
+    monkeypatch.setattr(Audit, "_bury", lifted)
+    audit(store)
+    assert store.item("default", "ann").face_count == 1
+    assert db[FACES].count_documents({}) == db[CROPS].count_documents({}) == 1
+
+
+def test_an_item_that_is_written_between_two_looks_is_no_contradiction(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(store, 7)
+    counts = Audit._face_counts
+
+    def meanwhile(*args: Any) -> Any:
+        if store.item("default", "ann").face_count == 1:
+            delete(store, tombstone=False)
+            put(store, 7, 8)
+        return counts(*args)
+
+    monkeypatch.setattr(Audit, "_face_counts", meanwhile)
+    assert nothing(audit(store))
