@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from starlette.types import Scope
 
-from faces.errors import ConfigError, Forbidden
-
-Network = ipaddress.IPv4Network | ipaddress.IPv6Network
-Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+from faces.addresses import Address, Network
+from faces.errors import Forbidden
 
 _NO_KEYS = (
     "This service has no API keys, so it answers only its own machine, directly and by a loopback "
@@ -20,23 +18,6 @@ _FOREIGN_PAGE = (
     "A page of another origin may not change anything here while the service has no API keys. "
     "Set API_KEYS to use it from elsewhere."
 )
-
-
-def parse_networks(entries: Iterable[str]) -> tuple[Network, ...]:
-    """The networks of TRUSTED_PROXIES; `*` stands for every address. Raises ConfigError."""
-    found: list[Network] = []
-    for entry in entries:
-        if entry == "*":
-            found += [ipaddress.ip_network("0.0.0.0/0"), ipaddress.ip_network("::/0")]
-            continue
-        try:
-            found.append(ipaddress.ip_network(entry, strict=False))
-        except ValueError:
-            raise ConfigError(
-                "TRUSTED_PROXIES: each entry must be an IP address, a network such as 10.0.0.0/8, "
-                "or *."
-            ) from None
-    return tuple(found)
 
 
 def peer_of(scope: Scope) -> Address | None:

@@ -20,9 +20,8 @@ from app.gate import Gate
 from app.limits import Limits
 from app.metrics import Metrics
 from app.modelfiles import ModelFiles
-from app.peers import Network, parse_networks
 from app.thumbnails import Thumbnails
-from faces.addresses import media_origins, parse_origins
+from faces.addresses import Network, media_origins, parse_networks, parse_origins
 from faces.choice import Choice, choose, deepface_installed
 from faces.database import Client, connect, database
 from faces.errors import ConfigError, DatabaseUnavailable, LikenessError

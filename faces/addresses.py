@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     import httpx2
 
 Address: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
+Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 _PORTS = {"http": 80, "https": 443}
 _HOST = re.compile(r"(\*\.)?[a-z0-9]([a-z0-9._-]*[a-z0-9])?")
@@ -133,6 +134,23 @@ class Origin:
         if self.host == "localhost":
             return address.is_loopback
         return address == ipaddress.ip_address(self.host)
+
+
+def parse_networks(entries: Iterable[str]) -> tuple[Network, ...]:
+    """The networks of TRUSTED_PROXIES; `*` stands for every address. Raises ConfigError."""
+    found: list[Network] = []
+    for entry in entries:
+        if entry == "*":
+            found += [ipaddress.ip_network("0.0.0.0/0"), ipaddress.ip_network("::/0")]
+            continue
+        try:
+            found.append(ipaddress.ip_network(entry, strict=False))
+        except ValueError:
+            raise ConfigError(
+                "TRUSTED_PROXIES: each entry must be an IP address, a network such as 10.0.0.0/8, "
+                "or *."
+            ) from None
+    return tuple(found)
 
 
 def parse_origins(entries: Iterable[str], *, setting: str = "MEDIA_ALLOWED_HOSTS") -> list[Origin]:

@@ -13,6 +13,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from faces import setting_forms as forms
 from faces.errors import ConfigError
 
 Role = Literal["search", "index", "admin"]
@@ -58,7 +59,7 @@ def _dialect_keys(value: SecretStr) -> SecretStr:
 def _api_key(value: SecretStr | None) -> SecretStr | None:
     if value is not None and len(value.get_secret_value()) < 24:
         raise ValueError("must have at least 24 characters (see `app keys new`)")
-    return value
+    return forms.header_secret(value)
 
 
 def _mongodb_uri(value: SecretStr | None) -> SecretStr | None:
@@ -86,6 +87,8 @@ def _source_name(value: str | None) -> str | None:
     return name or None
 
 
+CmsUrl = Annotated[str | None, AfterValidator(forms.cms_url)]
+DatabaseName = Annotated[str | None, AfterValidator(forms.database_name)]
 MongodbUri = Annotated[SecretStr | None, AfterValidator(_mongodb_uri)]
 
 
@@ -105,7 +108,7 @@ class Settings(BaseSettings):
 
     # Database
     mongodb_uri: MongodbUri = None
-    mongodb_database: str | None = None
+    mongodb_database: DatabaseName = None
     migrations_mongodb_uri: MongodbUri = None
     mongodb_max_pool: int | None = Field(None, ge=1, le=500)
     mongodb_timeout_ms: int = Field(5000, ge=100, le=60000)
@@ -115,10 +118,10 @@ class Settings(BaseSettings):
     use_lite_embeddings: bool | None = None
     lazy_load_ml: bool = True
     encoder: Literal["onnx", "remote", "deepface"] | None = None
-    encoder_url: str | None = None
-    encoder_api_key: SecretStr | None = None
-    face_model: str | None = None
-    models: Annotated[tuple[str, ...], NoDecode] = ()
+    encoder_url: Annotated[str | None, AfterValidator(forms.service_url)] = None
+    encoder_api_key: Annotated[SecretStr | None, AfterValidator(forms.header_secret)] = None
+    face_model: Annotated[str | None, AfterValidator(forms.model_key)] = None
+    models: Annotated[tuple[str, ...], NoDecode, AfterValidator(forms.model_keys)] = ()
     model_dir: Path | None = None
     model_auto_fetch: bool | None = None
     onnx_providers: Annotated[tuple[str, ...], NoDecode] = ("CPUExecutionProvider",)
@@ -131,12 +134,14 @@ class Settings(BaseSettings):
     # HTTP
     api_keys: Annotated[SecretStr, AfterValidator(_api_keys)] = SecretStr("")
     api_key: Annotated[SecretStr | None, AfterValidator(_api_key)] = None
-    trusted_proxies: Annotated[tuple[str, ...], NoDecode] = ()
+    trusted_proxies: Annotated[tuple[str, ...], NoDecode, AfterValidator(forms.networks)] = ()
     max_upload_bytes: int = Field(15_728_640, ge=1024, le=104_857_600)
-    media_allowed_hosts: Annotated[tuple[str, ...], NoDecode] = ()
-    rate_limit_per_key: str = "12000/minute"
-    rate_limit_per_address: str = "12000/minute"
-    cors_origins: Annotated[tuple[str, ...], NoDecode] = ()
+    media_allowed_hosts: Annotated[
+        tuple[str, ...], NoDecode, AfterValidator(forms.media_hosts)
+    ] = ()
+    rate_limit_per_key: Annotated[str, AfterValidator(forms.rate)] = "12000/minute"
+    rate_limit_per_address: Annotated[str, AfterValidator(forms.rate)] = "12000/minute"
+    cors_origins: Annotated[tuple[str, ...], NoDecode, AfterValidator(forms.page_origins)] = ()
     docs_access: Literal["key", "open", "off"] = "key"
     metrics_access: Literal["key", "open", "off"] = "key"
     otel_exporter_otlp_endpoint: str | None = Field(None, pattern=r"^https?://[^\s@]+$")
@@ -149,13 +154,13 @@ class Settings(BaseSettings):
     cms_source_name: Annotated[str | None, AfterValidator(_source_name)] = None
     cms_collection: Annotated[str, AfterValidator(_collection)] = "default"
     cms_folder: Path | None = None
-    cms_http_url: str | None = None
-    cms_base_url: str | None = None
+    cms_http_url: CmsUrl = None
+    cms_base_url: CmsUrl = None
     cms_query: str | None = None
     cms_visible_statuses: Annotated[tuple[str, ...], NoDecode] = ()
     cms_mongodb_uri: MongodbUri = None
-    cms_mongodb_database: str | None = None
-    cms_mongodb_collection: str | None = None
+    cms_mongodb_database: DatabaseName = None
+    cms_mongodb_collection: Annotated[str | None, AfterValidator(forms.collection_name)] = None
     cms_field_id: str = "_id"
     cms_field_url: str = "url"
     cms_field_updated: str = "updated_at"
@@ -165,7 +170,7 @@ class Settings(BaseSettings):
     cms_field_title: str = "title"
     cms_field_taken_at: str = "taken_at"
     cms_field_metadata: str = "metadata"
-    cms_hook_secret: SecretStr | None = None
+    cms_hook_secret: Annotated[SecretStr | None, AfterValidator(forms.secret)] = None
 
     # The indexer
     index_schedule: str = "0 2 * * *"

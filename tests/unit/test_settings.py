@@ -174,3 +174,68 @@ def test_a_sources_name_is_read_without_what_surrounds_it() -> None:
     for name in ("api", "a\tb", "x" * 101):
         with pytest.raises(ValueError, match="cms_source_name"):
             Settings(cms_source_name=name)
+
+
+@pytest.mark.parametrize(
+    ("name", "wrong"),
+    [
+        *(
+            ("MONGODB_DATABASE", value)
+            for value in ("a.b", "a b", '"likeness"', "x" * 64, "\udcff")
+        ),
+        ("CMS_MONGODB_DATABASE", "a$b"),
+        *(("CMS_MONGODB_COLLECTION", value) for value in ("a$b", "..", ".media", "x" * 236)),
+        *(("FACE_MODEL", value) for value in ("facenet", "facenet512 ", '"facenet512"')),
+        ("MODELS", "sface,facenet"),
+        *(("TRUSTED_PROXIES", value) for value in ("10.0.0.0/33", '"10.0.0.1"', "proxy.example")),
+        *(("MEDIA_ALLOWED_HOSTS", value) for value in ("*", "cms.example:99999", "a b", '"a.b"')),
+        *(("RATE_LIMIT_PER_KEY", value) for value in ("lots", "-1/minute", "1/fortnight", " ")),
+        ("RATE_LIMIT_PER_ADDRESS", '"600/minute"'),
+        *(("CORS_ORIGINS", value) for value in ("cms.example", "https://cms.example/", "'*'")),
+        ("CORS_ORIGINS", "https://CMS.example"),
+        *(
+            ("CMS_HTTP_URL", value)
+            for value in ("nonsense", "http://u:p@cms/", "http://cms:99999/")
+        ),
+        ("CMS_BASE_URL", "ftp://cms.example/"),
+        *(
+            ("ENCODER_URL", value)
+            for value in ("nonsense", "ftp://e/", "http://e:99999/", '"http://e"')
+        ),
+        *(("ENCODER_API_KEY", value) for value in ("key\r", "a\nb", "schl\u00fcssel")),
+        ("API_KEY", "a" * 30 + "\r"),
+        ("CMS_HOOK_SECRET", "secret\n"),
+    ],
+)
+def test_a_value_of_another_form_is_named_at_start(
+    monkeypatch: pytest.MonkeyPatch, name: str, wrong: str
+) -> None:
+    monkeypatch.setenv(name, wrong)
+    with pytest.raises(ConfigError, match=f"^The configuration cannot be used. {name}: ") as caught:
+        load()
+    assert "SECRET" not in name or wrong not in caught.value.detail
+
+
+@pytest.mark.parametrize(
+    ("name", "right"),
+    [
+        ("MONGODB_DATABASE", "likeness-2_b"),
+        ("CMS_MONGODB_COLLECTION", "cms.media files"),
+        ("FACE_MODEL", "sface"),
+        ("MODELS", "sface, facenet128"),
+        ("TRUSTED_PROXIES", "10.0.0.1/8, ::1, *"),
+        ("MEDIA_ALLOWED_HOSTS", "*.cms.example, https://cdn.example:8443, 127.0.0.1:9"),
+        ("RATE_LIMIT_PER_KEY", "10 per 2 minutes"),
+        ("RATE_LIMIT_PER_ADDRESS", "0/minute"),
+        ("CORS_ORIGINS", "https://cms.example, http://[::1]:3000, capacitor://localhost, *"),
+        ("CMS_HTTP_URL", "http://127.0.0.1:9/list?site=1"),
+        ("ENCODER_URL", "https://user:word@encoder.example/below"),
+        ("ENCODER_API_KEY", "lk_abc def"),
+        ("CMS_HOOK_SECRET", "schl\u00fcssel"),
+    ],
+)
+def test_what_the_service_can_use_is_accepted(
+    monkeypatch: pytest.MonkeyPatch, name: str, right: str
+) -> None:
+    monkeypatch.setenv(name, right)
+    load()

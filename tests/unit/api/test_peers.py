@@ -7,7 +7,8 @@ import pytest
 from app.auth import Keys
 from app.keys import entry
 from app.limits import Limits
-from app.peers import client_of, only_this_machine, parse_networks
+from app.peers import client_of, only_this_machine
+from faces.addresses import parse_networks
 from faces.errors import ConfigError, Forbidden, RateLimited, Unauthorized
 
 
