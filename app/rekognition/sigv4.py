@@ -73,6 +73,8 @@ def read(headers: Headers, now: dt.datetime) -> Signed:
         raise WrongSignature("The date in the credential scope is not that of X-Amz-Date.")
     _check_clock(stamp, now)
     signed = tuple(parts["SignedHeaders"].split(";"))
+    if len(set(signed)) < len(signed):
+        raise IncompleteSignature("SignedHeaders: must name each header once.")
     _check_coverage(headers, signed)
     return Signed(access_key, region, stamp, signed, parts["Signature"])
 
@@ -102,8 +104,13 @@ def verify(
 def canonical_request(
     signed: Signed, *, method: str, path: bytes, query: bytes, headers: Headers, body: bytes
 ) -> str:
-    """The text that stands for the request."""
-    lines = [f"{name}:{_joined(headers, name)}\n" for name in signed.headers]
+    """The text that stands for the request.
+
+    The headers are gone through once: thousands of names, each looked for among thousands of
+    headers, would cost seconds before it is known who asks.
+    """
+    values = _joined(headers)
+    lines = [f"{name}:{values.get(name, '')}\n" for name in signed.headers]
     return "\n".join(
         (
             method,
@@ -154,13 +161,13 @@ def _value(headers: Headers, name: str) -> str | None:
     return found[0].decode("latin-1") if len(found) == 1 else None
 
 
-def _joined(headers: Headers, name: str) -> str:
-    values = [
-        " ".join(value.decode("latin-1").split())
-        for key, value in headers
-        if key.lower() == name.encode("latin-1", "replace")
-    ]
-    return ",".join(values)
+def _joined(headers: Headers) -> dict[str, str]:
+    """The value of each header by its name, those of one name joined."""
+    found: dict[str, list[str]] = {}
+    for key, value in headers:
+        words = " ".join(value.decode("latin-1").split())
+        found.setdefault(key.decode("latin-1").lower(), []).append(words)
+    return {name: ",".join(values) for name, values in found.items()}
 
 
 def _query(query: bytes) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Iterator
 
 import botocore.auth
 import botocore.awsrequest
@@ -166,3 +167,31 @@ def test_an_unsigned_request_is_told_to_sign() -> None:
     twice = [*signed_by_botocore(b""), (b"authorization", b"x")]
     with pytest.raises(MissingToken):
         sigv4.read(twice, NOW)
+
+
+def test_headers_are_gone_through_once_however_many_are_signed() -> None:
+    """7,000 names and 3,200 headers, 30 kB, took seconds before a secret was asked for."""
+
+    class Counted(list[tuple[bytes, bytes]]):
+        times = 0
+
+        def __iter__(self) -> Iterator[tuple[bytes, bytes]]:
+            self.times += 1
+            return super().__iter__()
+
+    headers = Counted([(b"host", b"a"), (b"B", b" x  y "), (b"b", b"z")])
+    names = ("host", "b", *(f"x{number}" for number in range(1000)))
+    signed = Signed("AKID", "us-east-1", "20260301T120000Z", names, "0" * 64)
+    text = sigv4.canonical_request(
+        signed, method="POST", path=b"/aws", query=b"", headers=headers, body=b""
+    )
+    assert text.startswith("POST\n/aws\n\nhost:a\nb:x y,z\nx0:\nx1:\n")
+    assert headers.times == 1
+
+
+def test_a_header_that_is_named_twice_is_refused() -> None:
+    headers = dict(signed_by_botocore(b"{}"))
+    name = b"authorization" if b"authorization" in headers else b"Authorization"
+    headers[name] = headers[name].replace(b"SignedHeaders=", b"SignedHeaders=host;host;")
+    with pytest.raises(IncompleteSignature, match="once"):
+        check(list(headers.items()), b"{}")
