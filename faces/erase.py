@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Mapping
+import itertools
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import structlog
+from pymongo import DeleteOne
+from pymongo.collection import Collection
 from pymongo.read_concern import ReadConcern
 
 from faces import canary, documents, identity, tombstones
-from faces.database import CROPS, FACES, SUBJECTS, TOMBSTONES, Document, translate
+from faces.database import BULK, CROPS, FACES, SUBJECTS, TOMBSTONES, Document, translate
 from faces.errors import DatabaseUnavailable, IndexNotReady
 from faces.job_run import JobRun
 from faces.records import ActiveModel
@@ -56,6 +59,7 @@ def erase(run: JobRun) -> dict[str, Any]:
                 collection, media_id, ids, reason="erased", receipt_id=receipt_id
             )
             run.progress(done=erased, faces=erased)
+    _drop_crops(run, receipt_id)
     count = _count_at_majority(run, mine, receipt_id)
     proofs = _proofs(run)
     with translate():
@@ -113,6 +117,17 @@ def _proofs(run: JobRun) -> dict[str, dict[str, float | str]]:
     return proofs
 
 
+def _drop_crops(run: JobRun, receipt_id: str) -> None:
+    """Removes crops that outlived their faces, as after a restored backup or a change by hand."""
+    db = run.store.db
+    with translate():
+        for ids in _faces_of(db[TOMBSTONES], receipt_id):
+            there = {row["_id"] for row in db[FACES].find({"_id": {"$in": ids}}, {"_id": 1})}
+            if gone := [DeleteOne({"_id": face}) for face in ids if face not in there]:
+                db[CROPS].bulk_write(gone, ordered=False)
+            run.progress()
+
+
 def _count_at_majority(run: JobRun, mine: Document, receipt_id: str) -> int:
     """The number of erased faces, once none of them and none of their crops is left."""
     majority = ReadConcern("majority")
@@ -123,17 +138,20 @@ def _count_at_majority(run: JobRun, mine: Document, receipt_id: str) -> int:
     total = 0
     with translate():
         left = faces.count_documents(mine)
-        ids: list[str] = []
-        for stone in stones.find({"receipt_id": receipt_id}, {"_id": 1}):
-            total += 1
-            ids.append(stone["_id"].removeprefix("person/"))
-            if len(ids) == 500:
-                left += _present(faces, crops, ids)
-                ids = []
-        left += _present(faces, crops, ids)
+        for ids in _faces_of(stones, receipt_id):
+            total += len(ids)
+            left += _present(faces, crops, ids)
     if left:
         raise DatabaseUnavailable("Faces were added while they were erased: going on.")
     return total
+
+
+def _faces_of(stones: Collection[Document], receipt_id: str) -> Iterator[list[str]]:
+    """The ids of the faces that a receipt is about, at most BULK at a time."""
+    rows = stones.find({"receipt_id": receipt_id}, {"_id": 1})
+    ids = (row["_id"].removeprefix("person/") for row in rows)
+    while part := list(itertools.islice(ids, BULK)):
+        yield part
 
 
 def _present(faces: Any, crops: Any, ids: list[str]) -> int:

@@ -10,8 +10,12 @@ import pytest
 from faces import tombstones
 from faces.audit import Audit, Finding
 from faces.database import CROPS, FACES, MEDIA, Db
+from faces.job_handlers import HANDLERS
+from faces.job_run import run_next
+from faces.leases import Holder
 from faces.store import Store
 from faces.types import MediaInfo, MediaRef
+from tests.contract.store.conftest import Searching
 from tests.faces_made import row_of_faces
 
 
@@ -140,3 +144,18 @@ def test_an_item_that_is_written_between_two_looks_is_no_contradiction(
 
     monkeypatch.setattr(Audit, "_face_counts", meanwhile)
     assert nothing(audit(store))
+
+
+def test_a_crop_without_its_face_goes_with_an_erasure_and_does_not_keep_it_from_ending(
+    searching: Searching, db: Db
+) -> None:
+    store = searching.store
+    first, second = put(store, 7, 8)
+    store.subjects.create("default", "ann")
+    store.subjects.assign("default", "ann", [first, second])
+    job_id = store.subjects.erase("default", "ann")
+    db[FACES].delete_one({"_id": first})  # by hand: an audit of before left such crops
+    while run_next(store, HANDLERS, holder=Holder.this_process("worker")):
+        pass
+    assert store.jobs.get(job_id).state == "succeeded"
+    assert db[CROPS].count_documents({}) == 0
