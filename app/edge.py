@@ -144,7 +144,9 @@ class Edge:
                 left = exchange.deadline - time.monotonic()
                 if left <= 0 and not reply.started:
                     break
-                await asyncio.wait({task}, timeout=max(left, 0.05) if left > 0 else None)
+                # The deadline moves once the body is there: look again before it can have passed.
+                pause = min(max(left, 0.05), exchanges.WORK_SECONDS) if left > 0 else None
+                await asyncio.wait({task}, timeout=pause)
         except asyncio.CancelledError:
             exchange.gone.set()
             task.cancel()

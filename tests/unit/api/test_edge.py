@@ -27,11 +27,16 @@ def request(**more: Any) -> dict[str, Any]:
     }
 
 
-async def call(app: Any, scope: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
+async def call(
+    app: Any, scope: dict[str, Any], body: bytes | None = None
+) -> tuple[dict[str, Any], bytes]:
     sent: list[dict[str, Any]] = []
+    left = [] if body is None else [{"type": "http.request", "body": body}]
     edge = Edge(app, metrics=Metrics(), keyless=True, production=False)
 
     async def receive() -> dict[str, Any]:
+        if left:
+            return left.pop()
         await asyncio.sleep(60)
         return {"type": "http.disconnect"}
 
@@ -62,6 +67,25 @@ def test_our_own_deadline_answers_and_tells_the_work(monkeypatch: pytest.MonkeyP
     assert start["status"] == 504
     assert json.loads(body)["code"] == "request_timeout"
     assert seen == [True]
+
+
+def test_the_deadline_counts_from_the_bodys_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A body that came at once left the work ten seconds more, and the router gave up first."""
+    monkeypatch.setattr(exchange, "WORK_SECONDS", 0.1)
+    monkeypatch.setattr(exchange, "BODY_SECONDS", 3600)
+
+    async def slow(scope: Any, receive: Any, send: Any) -> None:
+        async for _ in exchange.of(scope).chunks(10):
+            pass
+        await asyncio.to_thread(exchange.of(scope).gone.wait, 60)
+
+    async def bounded() -> tuple[dict[str, Any], bytes]:
+        headers = [(b"host", b"localhost"), (b"content-length", b"2")]
+        sending = request(method="POST", headers=headers)
+        return await asyncio.wait_for(call(slow, sending, b"{}"), 30)
+
+    start, _ = asyncio.run(bounded())
+    assert start["status"] == 504
 
 
 def test_an_error_that_nobody_foresaw_says_nothing_of_itself(
