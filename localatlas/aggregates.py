@@ -59,7 +59,10 @@ class Prepared:
 
 
 class Aggregates:
-    """Runs aggregates with our stages in them. CommandError and Denied are for the client."""
+    """Runs aggregates with our stages in them. CommandError and Denied are for the client.
+
+    CommandError comes only when the backend would let the client read the collection.
+    """
 
     def __init__(self, indexes: Indexes, backend: Asking) -> None:
         self._indexes = indexes
@@ -67,15 +70,16 @@ class Aggregates:
 
     async def aggregate(self, body: Body, exchange: Exchange) -> Body | None:
         """The reply to an aggregate, or None when it holds nothing for us to change."""
+        try:
+            return await self._aggregate(body, exchange)
+        except CommandError:
+            await self._backend.may_read(str(body.get("$db", "")), body["aggregate"], exchange)
+            raise
+
+    async def _aggregate(self, body: Body, exchange: Exchange) -> Body | None:
         pipeline = counted(body.get("pipeline"))
         if not rewrite.mentions(pipeline):
-            try:
-                rewrite.check_scores(pipeline)
-            except CommandError:
-                if isinstance(body["aggregate"], str):
-                    database = str(body.get("$db", ""))
-                    await self._backend.may_read(database, body["aggregate"], exchange)
-                raise
+            rewrite.check_scores(pipeline)
             if pipeline is body.get("pipeline"):
                 return None
             return await exchange.run({**body, "pipeline": pipeline})
@@ -95,8 +99,13 @@ class Aggregates:
             return None
         if not rewrite.mentions(inner.get("pipeline")):
             return None
-        whole = {**inner, "$db": body.get("$db", "")}
-        prepared = (await self._prepare(whole, exchange, explained=True)).whole()
+        database = str(body.get("$db", ""))
+        try:
+            whole = {**inner, "$db": database}
+            prepared = (await self._prepare(whole, exchange, explained=True)).whole()
+        except CommandError:
+            await self._backend.may_read(database, inner["aggregate"], exchange)
+            raise
         prepared.pop("$db", None)
         return await exchange.run({**body, "explain": prepared})
 
@@ -123,8 +132,6 @@ class Aggregates:
                     "{aggregate: 1} is not valid for a search; a collection is required.",
                 )
         except CommandError:
-            if isinstance(collection, str):
-                await self._backend.may_read(database, collection, exchange)
             await self._backend.abort(body, exchange)
             raise
         explained = explained or body.get("explain") is True

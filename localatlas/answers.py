@@ -72,6 +72,7 @@ class Answers:
         name = next(iter(body), "")
         try:
             if name in WRITES and self._disk_full():
+                await self._backend.may_run(body, exchange)
                 raise CommandError(OUT_OF_DISK_SPACE, "OutOfDiskSpace", _FULL)
             match name:
                 case "aggregate":
@@ -79,7 +80,7 @@ class Answers:
                 case "explain":
                     return await self._aggregates.explain(body, exchange)
                 case _ if name in WATCHED:
-                    check_pipelines_within(body)
+                    await self._check_within(body, exchange)
                 case "renameCollection":
                     return await self._rename(body, exchange)
                 case "getLog":
@@ -113,6 +114,13 @@ class Answers:
                 )
             )
         return None
+
+    async def _check_within(self, body: Body, exchange: Exchange) -> None:
+        try:
+            check_pipelines_within(body)
+        except CommandError:
+            await self._backend.may_run(body, exchange)
+            raise
 
     async def _rename(self, body: Body, exchange: Exchange) -> Body | None:
         """The backend's reply, once the indexes have the new name too.

@@ -35,8 +35,22 @@ class Asking:
         self._client = client
         self._host = socket.gethostname()
 
-    async def may_read(self, database: str, collection: str, exchange: Exchange) -> None:
-        """Returns when the backend lets this client read the collection; Denied otherwise."""
+    async def may_read(self, database: str, collection: object, exchange: Exchange) -> None:
+        """Returns when the backend lets this client read the collection; Denied otherwise.
+
+        What is no collection's name stands for the database.
+        """
+        if not isinstance(collection, str):
+            await self.ask(
+                {
+                    "listCollections": 1,
+                    "filter": {"name": ""},
+                    "nameOnly": True,
+                    "$db": database,
+                },
+                exchange,
+            )
+            return
         await self.ask(
             {
                 "find": collection,
@@ -57,6 +71,24 @@ class Asking:
             },
             exchange,
         )
+
+    async def may_run(self, body: Body, exchange: Exchange) -> None:
+        """Returns when the backend lets this client do what a write command is for; or Denied.
+
+        Who makes collections and views must only know which there are.
+        """
+        name, database = next(iter(body)), str(body.get("$db", ""))
+        if name in ("create", "collMod", "createIndexes"):
+            await self.may_read(database, None, exchange)
+        elif name != "bulkWrite":
+            await self.may_write(database, str(body[name]), exchange)
+        else:
+            spaces = body.get("nsInfo")
+            spaces = spaces if isinstance(spaces, list) else []
+            named = {str(one.get("ns")) for one in spaces if isinstance(one, Mapping)}
+            for space in named or {f"{database}."}:
+                base, _, collection = space.partition(".")
+                await self.may_write(base, collection, exchange)
 
     async def ask(self, body: Body, exchange: Exchange) -> Body:
         """The backend's reply on the client's own connection; Denied when it is an error."""

@@ -11,6 +11,7 @@ from typing import Any
 from localatlas.errors import (
     API_STRICT_ERROR,
     FAILED_TO_PARSE,
+    IDL_UNKNOWN_FIELD,
     INVALID_OPTIONS,
     NOT_ALLOWED_IN_FACET,
     NOT_ALLOWED_IN_LOOKUP,
@@ -28,6 +29,8 @@ from localatlas.stage import check_by_server, server_type
 VECTOR_SEARCH = "$vectorSearch"
 LIST_INDEXES = "$listSearchIndexes"
 OURS = (VECTOR_SEARCH, LIST_INDEXES)
+# Full-text search is refused by the backend, but no pipeline has two first stages.
+FIRST = (*OURS, "$search", "$searchMeta")
 # How deep the server lets a command be nested, which also keeps recursion here within bounds.
 MAX_DEPTH = 200
 CONTAINERS = (dict, list, tuple)  # not Mapping: to ask that of every value takes ten times as long
@@ -102,8 +105,12 @@ def check_list_stage(spec: object) -> None:
             FAILED_TO_PARSE,
             f"The {LIST_INDEXES} stage specification must be an object. Found: {server_type(spec)}",
         )
-    for key in ("name", "id"):
-        if not isinstance(spec.get(key, ""), str):
+    for key in spec:
+        if key not in ("name", "id"):
+            raise failure(
+                IDL_UNKNOWN_FIELD, f"BSON field '{LIST_INDEXES}.{key}' is an unknown field."
+            )
+        if not isinstance(spec[key], str):
             raise failure(
                 TYPE_MISMATCH,
                 f"BSON field '{LIST_INDEXES}.{key}' is the wrong type '{server_type(spec[key])}', "
@@ -158,8 +165,8 @@ def _stages(pipeline: object) -> Iterator[tuple[str, object]]:
 def _check_places(pipeline: object, *, lookup: bool, facet: bool) -> None:
     searched = False
     for position, stage in enumerate(_mappings(pipeline)):
-        for name in OURS:
-            if name in stage:
+        for name in FIRST:
+            if name in stage and (name in OURS or position):
                 _check_place(name, position, lookup=lookup, facet=facet)
         if searched and _reads_search_meta(stage):
             raise failure(

@@ -24,7 +24,7 @@ INDEX = SearchIndexModel(
         "fields": [{"type": "vector", "path": "v", "numDimensions": 2, "similarity": "cosine"}]
     },
 )
-SEARCH = [
+SEARCH: list[dict[str, Any]] = [
     {
         "$vectorSearch": {
             "index": "vs",
@@ -36,8 +36,10 @@ SEARCH = [
     }
 ]
 MALFORMED = [{"$vectorSearch": {"index": "vs"}}]
-LATE = [{"$match": {}}, {"$vectorSearch": {}}]
-LIST = [{"$listSearchIndexes": {}}]
+LATE: list[dict[str, Any]] = [{"$match": {}}, {"$vectorSearch": {}}]
+LIST: list[dict[str, Any]] = [{"$listSearchIndexes": {}}]
+UNKNOWN_META = [*SEARCH, {"$set": {"x": {"$meta": "bogus"}}}]
+LOST_META = [*SEARCH, {"$group": {"_id": 1}}, {"$set": {"x": {"$meta": "score"}}}]
 
 
 def ready(client: MongoClient[dict[str, Any]], name: str = "c") -> None:
@@ -80,6 +82,14 @@ READS: dict[str, Command] = {
     "search in a union": lambda client: list(
         client.d.x.aggregate([{"$unionWith": {"coll": "c", "pipeline": SEARCH}}])
     ),
+    "metadata that no server knows": lambda client: list(client.d.c.aggregate(UNKNOWN_META)),
+    "metadata that is lost": lambda client: list(client.d.c.aggregate(LOST_META)),
+    "explained": lambda client: client.d.command(
+        {"explain": {"aggregate": "c", "pipeline": UNKNOWN_META, "cursor": {}}}
+    ),
+    "search of no collection": lambda client: client.d.command(
+        {"aggregate": 1, "pipeline": SEARCH, "cursor": {}}
+    ),
     "list": lambda client: list(client.d.c.aggregate(LIST)),
     "list command": lambda client: client.d.command("listSearchIndexes", "c"),
 }
@@ -92,6 +102,19 @@ WRITES: dict[str, Command] = {
         {"updateSearchIndex": "c", "name": "vs", "definition": INDEX.document["definition"]}
     ),
     "drop": lambda client: client.d.command({"dropSearchIndex": "c", "name": "vs"}),
+    "update by a search": lambda client: client.d.command(
+        {"update": "c", "updates": [{"q": {}, "u": SEARCH}]}
+    ),
+    "find and modify by a search": lambda client: client.d.command(
+        {"findAndModify": "c", "query": {}, "update": SEARCH}
+    ),
+    "bulk write by a search": lambda client: client.admin.command(
+        {
+            "bulkWrite": 1,
+            "ops": [{"update": 0, "filter": {}, "updateMods": SEARCH}],
+            "nsInfo": [{"ns": "d.c"}],
+        }
+    ),
     "drop nothing": lambda client: client.d.command({"dropSearchIndex": "nothing", "name": "n"}),
 }
 
@@ -106,7 +129,12 @@ def test_without_a_login_nothing_is_answered(guarded: Callable[..., Any]) -> Non
 
 def test_a_stranger_to_the_database_is_told_nothing(guarded: Callable[..., Any]) -> None:
     client = guarded("stranger")
-    for what, command in (READS | WRITES).items():
+    view: dict[str, Command] = {
+        "view of a search": lambda client: client.d.command(
+            {"create": "v", "viewOn": "c", "pipeline": SEARCH}
+        )
+    }
+    for what, command in (READS | WRITES | view).items():
         with pytest.raises(OperationFailure) as refused:
             command(client)
         assert refused.value.code == 13, what
