@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from faces.database import FACES, IN_FLIGHT_S, SEARCH_TIMEOUT_S, Db, Document, translate
 from faces.errors import Conflict
 from faces.job_run import Handler, run_claimed
-from faces.leases import Holder
+from faces.leases import Holder, Lease
 from faces.models.cards import card
 from faces.presence import WORKER, Presence, Process
 from faces.records import ActiveModel, Quantization
@@ -186,9 +186,22 @@ class Switch:
         return before.key
 
     def prune(self) -> list[str]:
-        """The names of what was dropped: every index and vector that is not the active model's."""
+        """The names of what was dropped: every index and vector that is not the active model's.
+
+        Nobody begins or ends a switch while indexes go. Raises Conflict when one begins while the
+        vectors go, which then stay.
+        """
+        with self._runner.lease() as lease:
+            active = self._active()
+            dropped = self._drop_indexes(active, lease)
+        for key in self._other_models(active):
+            count = self._unset(key)
+            dropped.append(f"{count} vectors of {key}")
+        return dropped
+
+    def _drop_indexes(self, active: ActiveModel, lease: Lease) -> list[str]:
+        """The names of the indexes that are not the active model's, dropped. Raises LeaseLost."""
         dropped = []
-        active = self._active()
         for model in (active.next, active.previous):
             if model is not None:
                 self._models.forget(model.index)
@@ -202,11 +215,9 @@ class Switch:
         for name in sorted(live):
             gone = live[name].status in ("DELETING", "DOES_NOT_EXIST")
             if name != active.index and name.startswith("faces_") and not gone:
+                lease.renew()  # one that was paused for long may find another model active
                 self._runner.send(indexes.Action(indexes.drop(name), f"{name} is not in use"))
                 dropped.append(name)
-        for key in self._other_models(active):
-            count = self._unset(key)
-            dropped.append(f"{count} vectors of {key}")
         return dropped
 
     def ready(self, key: str) -> ActiveModel | None:
@@ -298,7 +309,7 @@ class Switch:
         return found
 
     def _unset(self, key: str) -> int:
-        """How many faces lost their vector of a model, page by page."""
+        """How many faces lost their vector of a model, page by page; Conflict once it is wanted."""
         from pymongo import UpdateOne
 
         count = 0
@@ -312,6 +323,11 @@ class Switch:
                 )
                 if not rows:
                     return count
+                active = self._active()
+                if key in (active.key, active.next and active.next.key):
+                    raise Conflict(
+                        f"A switch to {key} has begun: its vectors are kept from now on."
+                    )
                 writes = [UpdateOne({"_id": row["_id"]}, gone) for row in rows]
                 count += self._db[FACES].bulk_write(writes, ordered=False).modified_count
             after = rows[-1]["_id"]
