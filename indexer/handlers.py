@@ -25,7 +25,7 @@ EVENTS_AGAIN = 5000
 UNFIT_S = dt.timedelta(seconds=3)
 """So long a backfill that names no source, or a job without collection, waits for its worker."""
 UNCLAIMED_S = dt.timedelta(days=1)
-"""So long a job of a source or a collection waits for a worker that has it."""
+"""So long a job of a source or a collection waits for a worker that has it, or had it last."""
 
 
 def handlers(settings: Settings, lane: str) -> Mapping[str, Handler]:
@@ -56,6 +56,7 @@ def own_jobs(settings: Settings, source: str | None) -> dict[str, Any]:
             "created_at": {"$lt": now - UNFIT_S},
         },
         {"epoch": 0, "created_at": {"$lt": now - UNCLAIMED_S}},  # one that ran has its worker
+        {"kind": "backfill", "heartbeat_at": {"$lt": now - UNCLAIMED_S}},  # or had one
     ]
     if source is not None:
         free += [

@@ -127,3 +127,19 @@ def test_a_long_job_that_ran_is_left_to_its_own_worker(store: Store, db: Db) -> 
     assert store.jobs.claim(["backfill"], HERE, only) is None
     db[JOBS].update_many({}, {"$set": {"epoch": 0}})
     assert store.jobs.claim(["backfill"], HERE, only) is not None
+
+
+def test_a_reconcile_whose_worker_is_gone_for_a_day_ends_and_says_why(
+    store: Store, db: Db, opened: Opened
+) -> None:
+    left = store.jobs.enqueue("backfill", "default", {"source": "b"})
+    now = dt.datetime.now(dt.UTC)
+    ran = {"created_at": now - dt.timedelta(days=9), "epoch": 1, "state": "running"}
+    db[JOBS].update_many({}, {"$set": {**ran, "heartbeat_at": now - dt.timedelta(hours=23)}})
+    only = handlers.own_jobs(SETTINGS, "a")
+    assert store.jobs.claim(["backfill"], HERE, only) is None
+    db[JOBS].update_many({}, {"$set": {"heartbeat_at": now - dt.timedelta(hours=25)}})
+    table = handlers.handlers(SETTINGS, handlers.LONG)
+    assert run_next(store, table, holder=HERE, only=only)
+    assert job(db, left)["state"] == "failed"
+    assert "start one with that CMS_SOURCE_NAME" in job(db, left)["last_error"]
