@@ -27,7 +27,7 @@ from faces.records import (
 )
 from faces.store_collections import CollectionStore
 from faces.store_lists import ListStore
-from faces.store_media import MediaStore
+from faces.store_media import MediaStore, Told
 from faces.store_models import ModelStore
 from faces.store_removal import RemovalStore
 from faces.store_subjects import SubjectStore
@@ -146,9 +146,12 @@ class Store:
         """
         return self._media.unchanged(ref, sha256, pipeline_version, model)
 
-    def update_info(self, ref: MediaRef, info: MediaInfo, fence: Fence | None = None) -> Item:
-        """Stores what the source says of an item whose pixels are the same. Raises NotFound."""
-        return self._media.update_info(ref, info, fence)
+    def update_info(self, ref: MediaRef, told: Told, fence: Fence | None = None) -> Item:
+        """Stores what the source says of an item whose pixels are the same. Raises NotFound.
+
+        A function is given the item as it is then, and may be called again.
+        """
+        return self._media.update_info(ref, told, fence)
 
     def record_failure(
         self,

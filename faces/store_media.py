@@ -9,7 +9,8 @@ from __future__ import annotations
 import dataclasses
 import datetime as dt
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeAlias
 
 from pymongo import UpdateOne
 
@@ -34,6 +35,8 @@ from faces.store_models import check_covered
 from faces.types import MediaInfo, MediaRef
 
 MAX_ATTEMPT = 1_000_000
+Told: TypeAlias = MediaInfo | Callable[[Item], MediaInfo]
+"""What a source says of an item, or what it makes of what is stored by then."""
 
 
 class MediaStore(ItemWrites):
@@ -219,7 +222,7 @@ class MediaStore(ItemWrites):
         item = documents.item_record(old, [documents.face_record(row) for row in rows])
         return PutResult(item, item.faces, False, True, item.unindexed)
 
-    def update_info(self, ref: MediaRef, info: MediaInfo, fence: Fence | None) -> Item:
+    def update_info(self, ref: MediaRef, told: Told, fence: Fence | None) -> Item:
         """Stores what the source now says about an item whose pixels are the same."""
 
         def work(session: Session) -> Item:
@@ -228,6 +231,7 @@ class MediaStore(ItemWrites):
             old = self._live(ref.collection, ref.media_id, session)
             item_rules.check_owner(old, ref)
             item_rules.check_epoch(old, fence)
+            info = told if isinstance(told, MediaInfo) else told(documents.item_record(old))
             if ref.source == API_SOURCE:
                 # What is there already may be older than the declaration and stays.
                 new = item_rules.changed_metadata(old, info)

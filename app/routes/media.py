@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from typing import Annotated
 
@@ -87,7 +88,7 @@ def put_media(
     result = parts.store.unchanged(ref, content, PIPELINE_VERSION, active.key)
     if result is not None and not (active.both and active.next):
         if form.model_fields_set:
-            parts.store.update_info(ref, _merged(form, result.item))
+            parts.store.update_info(ref, functools.partial(_merged, form))
         return answer(_indexed(parts, result, active.key, {}))
     analysis = photos.analyse(parts, client, data, "index", model=active.key)
     result = parts.store.put_item(

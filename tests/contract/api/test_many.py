@@ -198,3 +198,28 @@ def until_done(client: httpx2.Client, job_id: str) -> None:
         assert job["state"] in ("queued", "running"), job
         assert time.monotonic() < end, job
         time.sleep(0.1)
+
+
+def test_what_two_say_of_one_photo_at_once_is_both_kept(
+    client: httpx2.Client, collection: str, probes: dict[str, Path]
+) -> None:
+    image = probes["madonna"].read_bytes()
+    path = f"/v1/collections/{collection}/media/told"
+    assert client.put(path, files={"image": image}).status_code == 201
+    with httpx2.Client(base_url=client.base_url, trust_env=False, timeout=60) as other:
+        for turn in range(15):
+            said = {"title": f"turn {turn}"}, {"taken_at": f"2024-01-{turn + 1:02}T00:00:00Z"}
+            together = threading.Barrier(2)
+
+            def tell(
+                who: httpx2.Client, data: dict[str, str], together: threading.Barrier = together
+            ) -> int:
+                together.wait()
+                return who.put(path, files={"image": image}, data=data).status_code
+
+            with ThreadPoolExecutor(2) as pool:
+                told = pool.map(tell, (client, other), said)
+                assert list(told) == [200, 200]
+            item = client.get(path).json()
+            assert item["title"] == said[0]["title"]
+            assert item["taken_at"][:10] == said[1]["taken_at"][:10]
