@@ -13,6 +13,8 @@ MAGIC = b"\x89PNG\r\n\x1a\n"
 MAX_METADATA_BYTES = 16 * 2**20
 """Unpacked text and colour profiles together: decoders unpack them before any pixel."""
 _MAX_CHUNKS = 200_000
+_PIECE = 64 * 1024
+"""Metadata is unpacked in pieces of this size; one that turns out faulty counts as a whole one."""
 _PIXELS = frozenset({b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"})
 
 
@@ -82,14 +84,23 @@ def _chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
 
 
 def _unpacked_size(kind: bytes, content: bytes, budget: int) -> int:
-    """Bytes of a chunk's text or profile once unpacked, counted to at most `budget` + 1."""
+    """Bytes of a chunk's text or profile once unpacked, counted to a bit more than `budget`.
+
+    What comes before a fault counts, too: it was unpacked like any other.
+    """
     keyword, _, rest = content.partition(b"\0")
     if kind == b"iTXt":
         if rest[:1] != b"\1":  # not compressed
             return len(content)
         rest = b"\0" + rest[2:].split(b"\0", 2)[-1]
     unpacker = zlib.decompressobj()
+    size = len(keyword)
     try:
-        return len(keyword) + len(unpacker.decompress(rest[1:], budget + 1))
+        for at in range(1, len(rest), _PIECE):
+            piece = rest[at : at + _PIECE]
+            while piece and size <= budget and not unpacker.eof:
+                size += len(unpacker.decompress(piece, _PIECE))
+                piece = unpacker.unconsumed_tail
     except zlib.error:
-        return len(content)
+        size += _PIECE
+    return max(size, len(content))

@@ -235,6 +235,8 @@ def test_bytes_behind_the_end_are_ignored() -> None:
         [(b"zTXt", b"key\0\0" + zlib.compress(bytes(2**20), 9))] * 400,
         [(b"iCCP", b"name\0\0" + zlib.compress(bytes(300 * 2**20), 9))],
         [(b"iTXt", b"key\0\1\0\0\0" + zlib.compress(bytes(40 * 2**20), 9))],
+        # What breaks off with a fault has been unpacked as well: 1,200 of these took 12 seconds.
+        [(b"zTXt", b"key\0\0" + zlib.compress(bytes(12 * 2**20), 9)[:-8] + b"\xff" * 64)] * 50,
     ],
 )
 def test_metadata_that_grows_is_refused_with_bounded_memory(
