@@ -140,9 +140,11 @@ class Session:
                 prepare=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, files),
             )
         except OSError as error:
-            raise StartError(
+            # Not raised: what leaves a group of tasks is a group of errors.
+            self._failure = StartError(
                 f"The command {self._plan.command[0]} cannot be started: {error.strerror}."
-            ) from error
+            )
+            return
         child = self._child
         with _in_foreground(child.pid):
             await self._until_it_ends(child)

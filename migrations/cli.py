@@ -9,6 +9,7 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TextIO
 
 from faces import restore, tombstones
 from faces.database import FACES, Db, Document, connect, database, translate
@@ -91,8 +92,7 @@ def _tombstones(options: argparse.Namespace, settings: Settings, db: Db) -> int:
     path = None if options.file == "-" else Path(options.file)
     if options.what == "export":
         count = 0
-        with contextlib.ExitStack() as stack:
-            out = stack.enter_context(path.open("w", encoding="utf-8")) if path else sys.stdout
+        with _whole(path) if path else contextlib.nullcontext(sys.stdout) as out:
             for stone in tombstones.export(db):
                 out.write(json.dumps(stone, ensure_ascii=False) + "\n")
                 count += 1
@@ -108,6 +108,33 @@ def _tombstones(options: argparse.Namespace, settings: Settings, db: Db) -> int:
         f"deleted {done.items_deleted} items and {done.faces_deleted} faces that they cover"
     )
     return 0
+
+
+@contextlib.contextmanager
+def _whole(path: Path) -> Iterator[TextIO]:
+    """A text file that takes the place of `path` when it is whole and on disk, and not before.
+
+    What is no regular file, as a pipe, is written itself. Raises ConfigError.
+    """
+    special = path.exists() and not path.is_file()
+    target = path if special else path.with_name(path.name + ".part")
+    try:
+        with target.open("w", encoding="utf-8") as out:
+            yield out
+            out.flush()
+            if not special:
+                os.fsync(out.fileno())
+        if not special:
+            target.replace(path)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise ConfigError(
+            f"The tombstones cannot be written: {error.strerror}. An older one is unchanged."
+        ) from None
+    finally:
+        if not special:
+            target.unlink(missing_ok=True)
 
 
 def _parsed(text: str) -> Iterator[Document]:

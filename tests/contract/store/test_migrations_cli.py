@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from faces.database import FACES, MIGRATIONS, Db
+from faces import tombstones
+from faces.database import FACES, MIGRATIONS, Db, Document
+from faces.errors import DatabaseUnavailable
 from faces.models import files
 from faces.store import Store
 from faces.types import MediaInfo, MediaRef
@@ -173,6 +175,28 @@ def test_tombstones_travel_as_lines(command: Command, here: Db, tmp_path: Path) 
     code, _, err = command("tombstones", "import", str(file))
     assert (code, err) == (1, "Line 1 is not an exported tombstone.\n")
     assert command("tombstones", "import", str(tmp_path / "absent"))[0] == 1
+
+
+def test_an_export_that_fails_leaves_the_file_as_it_was(
+    command: Command, here: Db, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command("up")
+    absent = tmp_path / "absent" / "stones.jsonl"
+    code, _, err = command("tombstones", "export", str(absent))
+    assert (code, err.count("\n")) == (1, 1)
+    assert "cannot be written: No such file or directory" in err
+    file = tmp_path / "stones.jsonl"
+    file.write_text("of yesterday", "utf-8")
+
+    def cut_off(db: Db) -> Iterator[Document]:
+        yield {"_id": "first"}
+        raise DatabaseUnavailable("away")
+
+    monkeypatch.setattr(tombstones, "export", cut_off)
+    assert command("tombstones", "export", str(file))[0] == 1
+    assert [(each.name, each.read_text()) for each in tmp_path.iterdir()] == [
+        ("stones.jsonl", "of yesterday")
+    ]
 
 
 @pytest.mark.parametrize(

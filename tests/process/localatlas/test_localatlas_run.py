@@ -177,6 +177,7 @@ def test_a_command_that_is_not_there_is_named(tmp_path: Path) -> None:
     done = localatlas("run", "--data", tmp_path / "atlas", "--", "no-such-command")
     assert done.returncode == 1
     assert "no-such-command cannot be started" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
 
 
 def test_a_backend_that_does_not_answer_or_cannot_be_read_is_named(tmp_path: Path) -> None:
