@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TypeAlias
 
 from faces import documents, identity, item_rules
 from faces.database import Document
@@ -12,8 +13,11 @@ from faces.errors import OtherPicture, Tombstoned
 from faces.item_before import Before, ItemBefore
 from faces.item_plan import FacePlan, plan_faces, plan_info
 from faces.leases import Fence
-from faces.records import FieldType
+from faces.records import FieldType, Item
 from faces.types import Analysis, MediaInfo, MediaRef
+
+Again: TypeAlias = Callable[[Item], MediaInfo]
+"""What is said of an item that holds the same picture already."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +34,7 @@ class Put:
     began_rev: int | None = None
     before: Before | None = None
     keep_other: bool = False
+    again: Again | None = None
 
     @property
     def size(self) -> int:

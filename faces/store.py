@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from faces.aliases import Aliases
 from faces.database import Db
 from faces.item_before import Before
-from faces.item_put import Put, Rules
+from faces.item_put import Again, Put, Rules
 from faces.jobs import Jobs
 from faces.leases import Fence, Leases
 from faces.presence import Presence
@@ -107,6 +107,7 @@ class Store:
         crops: Mapping[int, bytes] | None = None,
         before: Before | None = None,
         keep_other: bool = False,
+        again: Again | None = None,
     ) -> PutResult:
         """Indexes one picture in one transaction, safe to repeat.
 
@@ -116,10 +117,11 @@ class Store:
         the vectors of other models for the same faces in the same order. `crops` are kept JPEGs by
         position in `analysis.faces`. `began_rev` is `rev()` from before the work: a delete since
         then wins. With `keep_other` an item with another picture is left alone: OtherPicture is
-        raised. Raises NotFound (collection), Conflict (another owner, or deleted meanwhile),
+        raised. Of one with this picture `again` makes what is stored in place of `info`.
+        Raises NotFound (collection), Conflict (another owner, or deleted meanwhile),
         Tombstoned (a source brings back what the API deleted), LeaseLost, InvalidRequest.
         """
-        put = Put(ref, info, (analysis, *also), content, began_rev, before, keep_other)
+        put = Put(ref, info, (analysis, *also), content, began_rev, before, keep_other, again)
         return self._media.put(put, Rules(min_quality, pipeline_version, fence), crops or {})
 
     def put_together(self, puts: Sequence[Put], rules: Rules) -> list[int | None]:

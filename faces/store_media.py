@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import datetime as dt
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TypeAlias
 
 from pymongo import UpdateOne
@@ -27,7 +27,7 @@ from faces.database import (
 from faces.errors import Conflict, InvalidRequest
 from faces.item_before import Before, ItemBefore
 from faces.item_plan import after, plan_info
-from faces.item_put import ItemPlan, Put, Rules, check_put, is_live, plan_put
+from faces.item_put import Again, ItemPlan, Put, Rules, check_put, is_live, plan_put
 from faces.item_writes import ItemWrites, Together, Write, media_write
 from faces.leases import Fence, check_fence
 from faces.records import API_SOURCE, Item, KnownItem, PutResult
@@ -35,18 +35,19 @@ from faces.store_models import check_covered
 from faces.types import MediaInfo, MediaRef
 
 MAX_ATTEMPT = 1_000_000
-Told: TypeAlias = MediaInfo | Callable[[Item], MediaInfo]
+Told: TypeAlias = MediaInfo | Again
 """What a source says of an item, or what it makes of what is stored by then."""
 
 
 class MediaStore(ItemWrites):
     """Writes items; `Store` is its public face."""
 
-    def put(self, put: Put, rules: Rules, crops: Mapping[int, bytes]) -> PutResult:
+    def put(self, given: Put, rules: Rules, crops: Mapping[int, bytes]) -> PutResult:
         """Makes the stored item what the analyses say; see `Store.put_item`."""
         attempts = itertools.count()
 
         def work(session: Session) -> PutResult:
+            put = given
             # What a page's reads said may be stale: then `rev` differs, and the next attempt reads.
             first = next(attempts) == 0
             ref = put.ref
@@ -57,6 +58,8 @@ class MediaStore(ItemWrites):
             documents.check_metadata(put.info.metadata, own)
             old = known.media if known else self._find(ref.collection, ref.media_id, session)
             check_put(put, old, rules.fence)
+            if put.again and old and is_live(old) and old.get("sha256") == put.content:
+                put = dataclasses.replace(put, info=put.again(documents.item_record(old)))
             if known is None:
                 live = is_live(old)
                 stones = self._stones(ref, session, lift=not live)

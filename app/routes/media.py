@@ -84,11 +84,12 @@ def put_media(
     info = MediaInfo(
         url=form.image_url, title=form.title, taken_at=form.taken_at, metadata=form.metadata
     )
+    again = functools.partial(_merged, form)
     active = parts.active_model()
     result = parts.store.unchanged(ref, content, PIPELINE_VERSION, active.key)
     if result is not None and not (active.both and active.next):
         if form.model_fields_set:
-            parts.store.update_info(ref, functools.partial(_merged, form))
+            parts.store.update_info(ref, again)
         return answer(_indexed(parts, result, active.key, {}))
     analysis = photos.analyse(parts, client, data, "index", model=active.key)
     result = parts.store.put_item(
@@ -101,6 +102,7 @@ def put_media(
         began_rev=began,
         also=upcoming(parts, client, data, analysis, active),
         crops=crops(parts, client, data, analysis, fetchable=form.image_url is not None),
+        again=again,
     )
     indexed = _indexed(parts, result, active.key, analysis.timings_ms)
     return answer(indexed, 201 if result.created else 200)

@@ -223,3 +223,23 @@ def test_what_two_say_of_one_photo_at_once_is_both_kept(
             item = client.get(path).json()
             assert item["title"] == said[0]["title"]
             assert item["taken_at"][:10] == said[1]["taken_at"][:10]
+
+
+def test_the_same_photo_for_a_face_without_vector_leaves_what_was_said_of_it(
+    client: httpx2.Client, collection: str, probes: dict[str, Path], faces: Any
+) -> None:
+    image = {"image": probes["madonna"].read_bytes()}
+    path = f"/v1/collections/{collection}/media/told"
+    said = {"title": "Ada", "taken_at": "2024-01-02T00:00:00Z", "metadata": '{"desk": "news"}'}
+    put = client.put(path, files=image, data=said).json()
+    before = client.get(path).json()
+    # As after a switch of the model that left it behind.
+    faces.update_one(
+        {"_id": put["faces"][0]["face_id"]}, {"$unset": {"embeddings": "", "builds": ""}}
+    )
+    again = client.put(path, files=image, data={"title": "Ada L."})
+    assert (again.status_code, again.json()["unchanged"]) == (200, False)
+    after = client.get(path).json()
+    assert after["title"] == "Ada L."
+    for name in ("taken_at", "metadata", "faces"):
+        assert after[name] == before[name], name
