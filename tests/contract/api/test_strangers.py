@@ -88,3 +88,12 @@ def test_the_bodies_of_strangers_are_few_and_keys_have_room_beside_them(
         with small.client(headers=KEY) as client:
             answer = client.post("/v1/jobs", json={"kind": "audit"})
             assert answer.status_code == 202, answer.text
+
+
+def test_json_of_strangers_is_not_parsed(small: Service) -> None:
+    """A MiB of brackets without a key kept the process busy for half a second."""
+    with small.client() as client:
+        answer = client.post("/", json={"a": [[]]})
+        assert answer.status_code == 415, answer.text
+        assert answer.json()["detail"] == "Send multipart/form-data."
+        assert client.post("/", files={"image": b"x"}).status_code == 401
