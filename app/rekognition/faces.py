@@ -117,11 +117,7 @@ def _store(
     boxes = [face.detection.box for face in chosen]
     if old is not None and None in identity.match_boxes([f.box for f in old.faces], boxes):
         store.forget_picture(call.collection, media_id)
-    info = MediaInfo()
-    if old is not None:
-        info = MediaInfo(
-            old.url, old.title, old.taken_at, dict(old.metadata), old.etag, hidden=old.hidden
-        )
+    info = _as_stored(old) if old is not None else MediaInfo()
     active = call.model
     try:
         result = store.put_item(
@@ -134,12 +130,19 @@ def _store(
             also=media.upcoming(parts, call.client, data, analysis, active),
             crops=media.crops(parts, call.client, data, analysis, fetchable=info.url is not None),
             keep_other=True,
+            again=_as_stored,
         )
     except OtherPicture:
         raise
     except Conflict as error:
         raise InvalidParameter(f"ExternalImageId: {error.detail}") from error
     return store.shown(call.collection, result.faces)
+
+
+def _as_stored(item: Item) -> MediaInfo:
+    return MediaInfo(
+        item.url, item.title, item.taken_at, dict(item.metadata), item.etag, hidden=item.hidden
+    )
 
 
 def _rest(analysis: Analysis, wanted: Sequence[int]) -> list[int]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import secrets
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from typing import Any
 from urllib.parse import quote
 
@@ -160,3 +160,20 @@ def test_pictures_that_come_at_once_under_one_id_are_all_kept(
     assert {face["FaceId"] for face in listed} == told
     assert len(listed) == 4
     assert {face["ExternalImageId"] for face in listed} == {"madonna"}
+
+
+def test_what_is_said_of_a_photo_while_it_is_indexed_again_is_kept(
+    speak: Speak, service: Service, collection: str, photos: dict[str, list[bytes]]
+) -> None:
+    data = photos["madonna"][0]
+    client = speak()
+    index(client, collection, data, ExternalImageId="told")
+    path = f"/v1/collections/{collection}/media/told"
+    with service.client() as http, ThreadPoolExecutor(1) as pool:
+        for turn in range(8):
+            again = pool.submit(index, client, collection, data, ExternalImageId="told")
+            wait([again], timeout=0.01 * turn)
+            said = {"title": f"turn {turn}"}
+            assert http.put(path, files={"image": data}, data=said).status_code == 200
+            again.result()
+            assert http.get(path).json()["title"] == said["title"]
