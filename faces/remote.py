@@ -256,7 +256,7 @@ class RemotePipeline:
     def _identify(self, attempts: int = ATTEMPTS) -> None:
         """Learns the build; raises ModelMismatch when the service makes other vectors."""
         answer = self._answer(lambda: self._client.get("/v1/models", timeout=3.0), attempts)
-        active = [entry for entry in answer.get("items", []) if entry.get("active")]
+        active = [entry for entry in entries(answer, "items") if entry.get("active")]
         if not active:
             raise Loading("The encoder service is still loading its model.")
         if all(entry.get("key") != self.model for entry in active):

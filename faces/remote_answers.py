@@ -6,6 +6,7 @@ Nothing of an answer is believed unchecked: what is not of the agreed form is En
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -36,7 +37,7 @@ def decoded(response: httpx2.Response) -> Answer:
     """The body of a success; raises the error that the problem document stands for."""
     try:
         body = response.json()
-    except ValueError:
+    except (ValueError, RecursionError):
         body = None
     if not isinstance(body, dict):
         raise EncoderUnavailable(STRANGE)
@@ -81,14 +82,13 @@ def face_of(entry: Answer) -> Face:
     """A face without its vector."""
     try:
         box = entry["box"]
-        a, b, c, d, e = ((float(x), float(y)) for x, y in entry["landmarks"])
+        a, b, c, d, e = ((_number(x), _number(y)) for x, y in entry["landmarks"])
+        x, y, width, height = (_number(box[name]) for name in ("x", "y", "width", "height"))
+        if width <= 0 or height <= 0:
+            raise ValueError
         return Face(
-            Detection(
-                Box(float(box["x"]), float(box["y"]), float(box["width"]), float(box["height"])),
-                float(entry["confidence"]),
-                (a, b, c, d, e),
-            ),
-            float(entry["quality"]),
+            Detection(Box(x, y, width, height), _number(entry["confidence"]), (a, b, c, d, e)),
+            _number(entry["quality"]),
             tuple(str(reason) for reason in entry.get("reasons", ())),
             brightness=_share(entry.get("brightness")),
             sharpness=_share(entry.get("sharpness")),
@@ -101,7 +101,7 @@ def with_vector(face: Face, entry: Answer, dimensions: int) -> Face:
     """The face with the vector of this entry, which must be a unit vector of that length."""
     try:
         vector = np.asarray(entry.get("embedding", ()), dtype=np.float32)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise EncoderUnavailable(STRANGE) from error
     if vector.shape != (dimensions,) or not np.isfinite(vector).all():
         raise EncoderUnavailable(STRANGE)
@@ -115,7 +115,25 @@ def with_vector(face: Face, entry: Answer, dimensions: int) -> Face:
 def timings(answer: Answer) -> dict[str, float]:
     """Milliseconds by stage; 0 where nothing is said."""
     given = answer.get("timings_ms") or {}
-    return {name: float(given.get(name, 0.0)) for name in ("decode", "detect", "encode")}
+    if not isinstance(given, dict):
+        raise EncoderUnavailable(STRANGE)
+    try:
+        return {name: _number(given.get(name, 0.0)) for name in ("decode", "detect", "encode")}
+    except ValueError as error:
+        raise EncoderUnavailable(STRANGE) from error
+
+
+def _number(value: object) -> float:
+    """A finite number. Raises ValueError for anything else: JSON's parser lets NaN pass."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ValueError
+    try:
+        number = float(value)
+    except OverflowError:
+        raise ValueError from None
+    if not math.isfinite(number):
+        raise ValueError
+    return number
 
 
 def _share(value: object) -> float | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -180,6 +181,28 @@ def test_a_photo_that_its_header_condemns_is_not_sent(
         (embedded(face(embedding=[[1], "x"])), EncoderUnavailable),  # type: ignore[list-item]
         ({"model": "m", "faces": [{"embedding": [1, 0, 0, 0]}]}, EncoderUnavailable),
         (embedded(face(embedding=[1, 0, 0, 0]), model="other"), ModelMismatch),
+        (httpx2.Response(200, text="[" * 200_000), EncoderUnavailable),
+        (embedded(face(embedding=[10**400, 0, 0, 0])), EncoderUnavailable),
+        (embedded(face(embedding=[1, 0, 0, 0])) | {"timings_ms": [1]}, EncoderUnavailable),
+        (
+            embedded(face(embedding=[1, 0, 0, 0])) | {"timings_ms": {"decode": "x"}},
+            EncoderUnavailable,
+        ),
+        (
+            httpx2.Response(200, text=json.dumps(embedded(face(math.nan, [1, 0, 0, 0])))),
+            EncoderUnavailable,
+        ),
+        (
+            httpx2.Response(200, text=json.dumps(embedded(face(math.inf, [1, 0, 0, 0])))),
+            EncoderUnavailable,
+        ),
+        (embedded(face(embedding=[1, 0, 0, 0]) | {"quality": 10**400}), EncoderUnavailable),
+        (
+            embedded(
+                face(embedding=[1, 0, 0, 0]) | {"box": {"x": 1, "y": 2, "width": -5, "height": 12}}
+            ),
+            EncoderUnavailable,
+        ),
     ],
 )
 def test_every_other_answer_is_an_error_of_ours(
@@ -230,6 +253,16 @@ def test_the_check_names_a_service_with_another_model(
     other = {"items": [{"key": "other", "active": True, "dimensions": 4, "sha256": "b" * 64}]}
     service.answers["/v1/models"] = [other]
     with pytest.raises(ModelMismatch, match="FACE_MODEL=m"):
+        pipeline.check()
+
+
+@pytest.mark.parametrize("answer", [{"data": []}, {"items": None}, {"items": ["x"]}])
+def test_the_check_names_what_is_no_encoder_service(
+    service: Service, pipeline: RemotePipeline, answer: dict[str, Any]
+) -> None:
+    """Another service with models at that path was said to be loading, for ever."""
+    service.answers["/v1/models"] = [answer]
+    with pytest.raises(EncoderUnavailable, match="something else"):
         pipeline.check()
 
 
