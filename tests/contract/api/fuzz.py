@@ -21,7 +21,7 @@ KEY = f"{MARK}-key-for-fuzzing"
 ROOT = Path(__file__).resolve().parents[3]
 
 
-def run(url: str, folder: Path, *, examples: int, seed: int | None, key: str = "") -> int:
+def run(url: str, folder: Path, *, examples: int, seed: int | None, key: str) -> int:
     """The exit status of schemathesis: 0 when no operation broke its own description."""
     command = [
         *(sys.executable, "-m", "schemathesis.cli", "run", f"{url}/openapi.json"),
@@ -69,7 +69,9 @@ def main() -> int:
             env["API_KEYS"] = entry("fuzz", "admin", KEY)
             service = launch(folder / "web.log", env, wait="/readyz")
             try:
-                return run(service.url, folder, examples=options.max_examples, seed=options.seed)
+                return run(
+                    service.url, folder, examples=options.max_examples, seed=options.seed, key=KEY
+                )
             finally:
                 stop(service.process)
                 worst = re.findall(r'.*"unexpected_error".*', (folder / "web.log").read_text())
