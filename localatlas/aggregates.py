@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import functools
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 from localatlas import rewrite
 from localatlas.asking import Asking, Body, Namespace
@@ -22,6 +25,8 @@ from localatlas.plain import Plain, plain
 from localatlas.requests import in_transaction, parse_list
 from localatlas.stage import VectorQuery, parse_stage
 
+Found = TypeVar("Found")
+
 _NOT_IN_THE_STABLE_API = (
     f"{VECTOR_SEARCH} and {LIST_INDEXES} are not allowed with 'apiStrict: true' in API Version 1"
 )
@@ -29,12 +34,16 @@ _NOT_IN_THE_STABLE_API = (
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """An aggregate of a client: its body, its collection, and the way to the backend."""
+    """An aggregate of a client: its body, its collection, and the way to the backend.
+
+    What is `large` is looked through in a thread: other connections do not wait for it.
+    """
 
     body: Body
     main: Namespace
     exchange: Exchange
     explained: bool
+    large: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,22 +77,24 @@ class Aggregates:
         self._indexes = indexes
         self._backend = backend
 
-    async def aggregate(self, body: Body, exchange: Exchange) -> Body | None:
+    async def aggregate(
+        self, body: Body, exchange: Exchange, *, large: bool = False
+    ) -> Body | None:
         """The reply to an aggregate, or None when it holds nothing for us to change."""
         try:
-            return await self._aggregate(body, exchange)
+            return await self._aggregate(body, exchange, large=large)
         except CommandError:
             await self._backend.may_read(str(body.get("$db", "")), body["aggregate"], exchange)
             raise
 
-    async def _aggregate(self, body: Body, exchange: Exchange) -> Body | None:
+    async def _aggregate(self, body: Body, exchange: Exchange, *, large: bool) -> Body | None:
         pipeline = counted(body.get("pipeline"))
         if not rewrite.mentions(pipeline):
-            rewrite.check_scores(pipeline)
+            await _looked(large, rewrite.check_scores, pipeline)
             if pipeline is body.get("pipeline"):
                 return None
             return await exchange.run({**body, "pipeline": pipeline})
-        prepared = await self._prepare({**body, "pipeline": pipeline}, exchange)
+        prepared = await self._prepare({**body, "pipeline": pipeline}, exchange, large=large)
         if prepared.plain is not None:
             reply = await exchange.run({**prepared.body, "pipeline": prepared.plain.pipeline})
             finished = prepared.plain.finish(reply)
@@ -92,7 +103,7 @@ class Aggregates:
             await self._backend.close_cursor(reply, body, exchange)
         return await exchange.run(prepared.whole())
 
-    async def explain(self, body: Body, exchange: Exchange) -> Body | None:
+    async def explain(self, body: Body, exchange: Exchange, *, large: bool = False) -> Body | None:
         """The reply to an explain of an aggregate, or None when it holds none of our stages."""
         inner = body.get("explain")
         if not isinstance(inner, dict) or "aggregate" not in inner:
@@ -102,7 +113,8 @@ class Aggregates:
         database = str(body.get("$db", ""))
         try:
             whole = {**inner, "$db": database}
-            prepared = (await self._prepare(whole, exchange, explained=True)).whole()
+            ready = await self._prepare(whole, exchange, explained=True, large=large)
+            prepared = ready.whole()
         except CommandError:
             await self._backend.may_read(database, inner["aggregate"], exchange)
             raise
@@ -110,7 +122,7 @@ class Aggregates:
         return await exchange.run({**body, "explain": prepared})
 
     async def _prepare(
-        self, body: Body, exchange: Exchange, *, explained: bool = False
+        self, body: Body, exchange: Exchange, *, large: bool, explained: bool = False
     ) -> Prepared:
         """The aggregate for the backend; raises what the client is to be told instead."""
         pipeline = body["pipeline"]
@@ -118,12 +130,13 @@ class Aggregates:
         concern = body.get("readConcern")
         collection = body["aggregate"]
         try:
-            check_pipeline(
-                pipeline,
+            check = functools.partial(
+                check_pipeline,
                 in_transaction=in_transaction(body),
                 read_concern=concern.get("level") if isinstance(concern, dict) else None,
             )
-            rewrite.check_scores(pipeline)
+            await _looked(large, check, pipeline)
+            await _looked(large, rewrite.check_scores, pipeline)
             if body.get("apiStrict") is True:
                 raise CommandError(323, "APIStrictError", _NOT_IN_THE_STABLE_API)
             if not isinstance(collection, str):
@@ -135,7 +148,7 @@ class Aggregates:
             await self._backend.abort(body, exchange)
             raise
         explained = explained or body.get("explain") is True
-        call = Call(body, (database, collection), exchange, explained)
+        call = Call(body, (database, collection), exchange, explained, large)
         hits, rest = await self._parts(call.main, pipeline, call)
         if rewrite.ours(pipeline[0]):
             # The server has no use for it, and does not look whether there is such an index.
@@ -200,13 +213,14 @@ class Aggregates:
     ) -> list[rewrite.Hit]:
         """The best ids with their scores, best first."""
         try:
-            query: VectorQuery | QueryError = parse_stage(spec, explained=call.explained)
+            parse = functools.partial(parse_stage, explained=call.explained)
+            query: VectorQuery | QueryError = await _looked(call.large, parse, spec)
         except QueryError as error:
             query = error
         try:
             # The search begins on the index that has the collection's name, while the backend is
             # asked whether that is still the same collection.
-            early = self._begin(namespace, query)
+            early = self._begin(namespace, query, aside=call.large)
             found = await self._backend.collection(namespace, call.exchange)
             if found is None:
                 return []
@@ -242,7 +256,7 @@ class Aggregates:
             raise
 
     def _begin(
-        self, namespace: Namespace, query: VectorQuery | QueryError
+        self, namespace: Namespace, query: VectorQuery | QueryError, *, aside: bool
     ) -> tuple[Build, asyncio.Future[list[rewrite.Hit]]] | None:
         if isinstance(query, QueryError):
             return None
@@ -250,7 +264,7 @@ class Aggregates:
         if build is None:
             return None
         loop = asyncio.get_running_loop()
-        if build.small:
+        if build.small and not aside:
             future = loop.create_future()
             try:
                 future.set_result(build.search(query))
@@ -260,6 +274,10 @@ class Aggregates:
             future = loop.run_in_executor(None, build.search, query)
         future.add_done_callback(_seen)
         return build, future
+
+
+async def _looked(large: bool, look: Callable[[Any], Found], at: Any) -> Found:
+    return await asyncio.to_thread(look, at) if large else look(at)
 
 
 def _seen(future: asyncio.Future[list[rewrite.Hit]]) -> None:

@@ -76,9 +76,9 @@ class Answers:
                 raise CommandError(OUT_OF_DISK_SPACE, "OutOfDiskSpace", _FULL)
             match name:
                 case "aggregate":
-                    return await self._aggregates.aggregate(body, exchange)
+                    return await self._aggregates.aggregate(body, exchange, large=request.large)
                 case "explain":
-                    return await self._aggregates.explain(body, exchange)
+                    return await self._aggregates.explain(body, exchange, large=request.large)
                 case _ if name in WATCHED:
                     await self._check_within(body, exchange)
                 case "renameCollection":

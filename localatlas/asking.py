@@ -9,7 +9,7 @@ from typing import Any
 from pymongo import AsyncMongoClient
 
 from localatlas.connection import Exchange
-from localatlas.errors import NAMESPACE_NOT_FOUND, CommandError, failure
+from localatlas.errors import NAMESPACE_NOT_FOUND, UNAUTHORIZED, CommandError, failure
 from localatlas.indexes import Indexes, described
 from localatlas.names import Names
 from localatlas.requests import Target, in_transaction
@@ -148,6 +148,8 @@ class Asking:
                 if found is not None:
                     self._names.remember(namespace, found, asked)
                 return found
+            if reply.get("code") != UNAUTHORIZED:
+                raise Denied(reply)
         async for info in await self._client[database].list_collections(filter={"name": name}):
             return _identity(info)
         return None

@@ -104,8 +104,10 @@ class Connection(asyncio.Protocol):
     async def _drain(self) -> None:
         while self._task is not None:
             await asyncio.wait([self._task])
-        with contextlib.suppress(ConnectionError):
-            await self.backend.idle()
+        # The rest of half a message does not come any more, nor does its reply.
+        if not self._streaming:
+            with contextlib.suppress(ConnectionError):
+                await self.backend.idle()
         self.close()
 
     def close(self) -> None:
@@ -231,7 +233,11 @@ class Connection(asyncio.Protocol):
     async def _handle(self, whole: bytes) -> None:
         request, reply = None, None
         try:
-            request = wire.parse_request(whole)
+            if len(whole) > wire.LARGE:
+                # It may take seconds, and the other connections do not wait for it.
+                request = await asyncio.to_thread(wire.parse_request, whole)
+            else:
+                request = wire.parse_request(whole)
             await self.backend.idle()
             if not keeps_names(next(iter(request.body), ""), whole):
                 self._names.changing(self)

@@ -144,7 +144,9 @@ def _check_depth(pipeline: object) -> None:
 
 
 def _check_one_key_each(pipeline: object) -> None:
-    for stage in _mappings(pipeline):
+    for stage in pipeline if isinstance(pipeline, list | tuple) else ():
+        if not isinstance(stage, dict):
+            raise failure(TYPE_MISMATCH, "Each element of the 'pipeline' array must be an object")
         if len(stage) != 1:
             raise failure(
                 STAGE_NOT_OF_ONE_KEY,

@@ -27,6 +27,7 @@ EXHAUST_ALLOWED = 1 << 16
 HEADER_SIZE = 16
 NOT_PRIMARY = frozenset({91, 189, 10058, 10107, 11600, 11602, 13435, 13436})
 """What a server says that is no primary, is stepping down or is ending."""
+LARGE = 256 * 1024
 MAX_MESSAGE_SIZE = 48_000_000  # what every mongod announces as maxMessageSizeBytes
 _PREFIX_SIZE = 96  # header, flags, section kind, document length, type and a command name
 
@@ -61,11 +62,15 @@ class Header:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A command as a client sent it, its document sequences folded into the body."""
+    """A command as a client sent it, its document sequences folded into the body.
+
+    `large` says that to look through it may take long enough for others to notice.
+    """
 
     request_id: int
     flags: int
     body: dict[str, Any]
+    large: bool = False
 
     @property
     def wants_reply(self) -> bool:
@@ -139,7 +144,7 @@ def parse_request(message: bytes | bytearray) -> Request:
         raise WireError("a section is not valid BSON") from error
     if body is None:
         raise WireError("the message has no body")
-    return Request(head.request_id, flags, body | sequences)
+    return Request(head.request_id, flags, body | sequences, len(message) > LARGE)
 
 
 def _sequence(data: bytes) -> tuple[str, list[dict[str, Any]]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import resource
+import select
 import socket
 import struct
 import threading
@@ -119,6 +120,17 @@ def test_a_client_that_dies_in_a_message_disturbs_nobody(
         assert other.ask({"ping": 1})["ok"] == 1
 
 
+@pytest.mark.parametrize("command", ["find", "insert", "hello", "aggregate"])
+@pytest.mark.parametrize("cut", [30, -3])
+def test_a_client_that_dies_in_a_message_leaves_no_connection(
+    peer: Peer, command: str, cut: int
+) -> None:
+    whole = wire.message({command: "c", "$db": "d"}, request_id=1)
+    peer.socket.sendall(whole[:cut])
+    peer.socket.shutdown(socket.SHUT_WR)  # what the front sees of a client that has ended
+    assert peer.closed()
+
+
 def test_broken_documents_in_our_commands_do_not_reach_others(address: Address) -> None:
     whole = bytearray(
         wire.message(
@@ -146,6 +158,32 @@ def test_a_command_that_cannot_be_read_gets_an_error_and_the_connection_stays(pe
     peer.socket.sendall(whole)
     assert peer.receive()[2]["ok"] == 0
     assert peer.ask({"ping": 1})["ok"] == 1
+
+
+def test_others_do_not_wait_for_a_search_with_a_huge_filter(
+    peer: Peer, address: Address, database: Database[Any]
+) -> None:
+    database.c.insert_one({"_id": 1})
+    stage: dict[str, Any] = {"index": "vs", "path": "v", "queryVector": [1], "limit": 1}
+    stage["exact"] = True
+    stage["filter"] = {"$or": [{"t": 1}] * 60_000}
+    peer.send({"aggregate": "c", "pipeline": [{"$vectorSearch": stage}], "cursor": {}})
+    answered = 0
+    with Peer(address) as other:
+        while not select.select([peer.socket], [], [], 0)[0]:
+            assert other.ask({"ping": 1})["ok"] == 1
+            answered += 1
+    assert peer.receive()[2]["ok"] == 1
+    assert answered > 9
+
+
+def test_a_database_that_cannot_be_is_told_as_the_backend_tells_it(peer: Peer) -> None:
+    stage: dict[str, Any] = {"index": "vs", "path": "v", "queryVector": [1], "limit": 1}
+    stage["exact"] = True
+    name = "x" * 1000
+    search = {"aggregate": "c", "pipeline": [{"$vectorSearch": stage}], "cursor": {}, "$db": name}
+    found = peer.ask({"listCollections": 1, "$db": name})
+    assert peer.ask(search)["code"] == found["code"]
 
 
 def test_pipelined_requests_are_answered_in_order(peer: Peer, database: Database[Any]) -> None:
