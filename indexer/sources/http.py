@@ -18,6 +18,8 @@ from indexer.sources.records import Reader
 if TYPE_CHECKING:
     from faces.fetch import Fetcher
 
+MAX_URL_LENGTH = 8192
+"""What the fetcher takes."""
 MAX_LISTING_BYTES = 16 * 1024 * 1024
 MAX_PAGES = 1_000_000
 
@@ -88,13 +90,13 @@ class HttpSource:
         return self._media.read(entry, max_bytes=max_bytes, etag=etag, modified=modified)
 
     def _page(self, cursor: str | None) -> tuple[list[Any], str | None]:
-        url = self._url if cursor is None else self._url.copy_merge_params({"cursor": cursor})
+        url = self._at(cursor)
         attempt = 0
         while True:
             attempt += 1
             try:
                 fetched = self._listing.get(
-                    str(url), max_bytes=MAX_LISTING_BYTES, headers={"Accept": "application/json"}
+                    url, max_bytes=MAX_LISTING_BYTES, headers={"Accept": "application/json"}
                 )
                 break
             except FetchFailed as error:
@@ -129,3 +131,18 @@ class HttpSource:
                 "The listing's next_cursor is neither text, a number nor null. Nothing was deleted."
             )
         return page["items"], None if following in (None, "") else str(following)
+
+    def _at(self, cursor: str | None) -> str:
+        """The address of the page at a cursor. Raises SourceUnreadable."""
+        url = str(self._url)
+        if cursor is not None:
+            try:
+                url = str(self._url.copy_merge_params({"cursor": cursor}))
+            except (httpx2.InvalidURL, ValueError):  # as for half a character
+                url = ""
+        if not 0 < len(url) <= MAX_URL_LENGTH:
+            raise SourceUnreadable(
+                "The listing's next_cursor cannot be asked for: it has to be text that fits into an"
+                f" address of {MAX_URL_LENGTH} characters. Nothing was deleted."
+            )
+        return url

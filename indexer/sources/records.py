@@ -26,7 +26,7 @@ from faces.documents import (
 from faces.settings import Settings
 from indexer.sources.base import Entry, Listed, Unusable, media_id_of
 
-_MAX_URL, _MAX_TITLE = 8192, 1000
+_MAX_URL, _MAX_TITLE, _MAX_VERSION = 8192, 1000, 256
 _NO = frozenset(("", "0", "false", "no", "null", "none"))
 _NO_DATE = "0000-00-00"
 """What MySQL stores for a date that is not there."""
@@ -225,7 +225,8 @@ def _version(value: object) -> str | None:
     if isinstance(value, dt.datetime):
         return value.isoformat()
     if isinstance(value, str):
-        return value or None
+        plain = len(value) <= _MAX_VERSION and value == _storable(value)
+        return (value if plain else _digest(value)) or None
     if isinstance(value, int | float) and not isinstance(value, bool):
         return repr(value)
     return None if value is None else _digest(str(value))

@@ -64,6 +64,8 @@ def test_a_listing_ends_where_it_says_so(server: Server, source: Source, end: ob
         ({None: page("a", following="x"), "x": page("a", following="x")}, "in a circle"),
         ({None: page("a", following=False)}, "next_cursor"),
         ({None: page("a", following=[])}, "next_cursor"),
+        ({None: page("a", following="\ud800")}, "next_cursor"),
+        ({None: page("a", following="x" * 9000)}, "next_cursor"),
         ({None: {"data": []}}, "not JSON of the form"),
         ({None: [{"id": "a"}]}, "not JSON of the form"),
         ({None: {"items": {"a": 1}}}, "not JSON of the form"),

@@ -183,3 +183,13 @@ def test_no_record_whatever_its_shape_breaks_the_scan(record: Any) -> None:
         assert listed.url is not None
         assert listed.url.startswith(("http://", "https://"))
         assert listed.taken_at is None or listed.taken_at.tzinfo is not None
+
+
+@pytest.mark.parametrize("value", ["\ud800", "a\ud800", "a\0", "x" * 100_000])
+def test_a_version_is_one_that_can_be_stored(value: str) -> None:
+    """One record with half a character as its date ended the whole run, every night."""
+    version = entry(updated_at=value).version
+    assert version is not None
+    assert len(version.encode()) <= 256
+    assert "\0" not in version
+    assert version == entry(updated_at=value).version != entry(updated_at=value + "y").version
