@@ -202,7 +202,7 @@ def key_of(value: object) -> str | None:
     """An id as text. An ObjectId is its 24 hex digits, 7.0 is 7; anything composed is no id."""
     if isinstance(value, bool) or value is None:
         return None
-    if isinstance(value, str):
+    if type(value) is str:  # code of a database is a kind of text, and cannot be looked up
         return value or None
     if isinstance(value, float):
         return str(int(value)) if value.is_integer() and abs(value) < _EXACT else None

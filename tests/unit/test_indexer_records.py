@@ -7,7 +7,7 @@ import uuid
 from typing import Any
 
 import pytest
-from bson import ObjectId
+from bson import Code, ObjectId
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -94,7 +94,7 @@ def test_ids_are_read_as_people_write_them(value: Any, key: str) -> None:
     assert entry(_id=value).key == key
 
 
-@pytest.mark.parametrize("value", [7.5, 1e300, float("nan"), float("inf"), b"7"])
+@pytest.mark.parametrize("value", [7.5, 1e300, float("nan"), float("inf"), b"7", Code("7")])
 def test_what_is_no_id_is_told_by_itself_and_not_by_what_changes_beside_it(value: Any) -> None:
     first, later = (READER.read(GOOD | {"_id": value, "views": n}) for n in (1, 2))
     assert isinstance(first, Unusable)
