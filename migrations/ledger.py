@@ -105,13 +105,24 @@ class Ledger:
 
     def send(self, commands: Sequence[Command]) -> None:
         """Sends commands in order; one that finds its work done is no error."""
-        for command in commands:
+        for command in (each for given in commands for each in _one_by_one(given)):
             with translate():
                 try:
                     self._db.command(command)
                 except OperationFailure as error:
                     if error.code not in _DONE_BEFORE:
                         raise
+
+
+def _one_by_one(command: Command) -> list[Command]:
+    """A command that drops several indexes as one for each.
+
+    Together, one that is gone already would keep the others, and not every server takes a list.
+    """
+    names = command.get("index")
+    if "dropIndexes" not in command or not isinstance(names, list):
+        return [command]
+    return [{**command, "index": name} for name in names]
 
 
 def check_known(steps: Sequence[Step], applied: Mapping[str, Applied]) -> list[str]:

@@ -273,28 +273,37 @@ class Switch:
         holder = Holder.this_process("migrations")
         told = ""
         here: threading.Thread | None = None
-        while True:
-            if (here is None or not here.is_alive()) and not self._presence.alive(WORKER):
-                claimed = self._store.jobs.claim(["reembed"], holder)
-                if claimed is not None:
-                    self._say("no worker is running: embedding here")
-                    arguments = (self._store, claimed, self._reembed)
-                    here = threading.Thread(target=run_claimed, args=arguments, daemon=True)
-                    here.start()
-            job = self._store.jobs.get(job_id)
-            left = f", {job.eta_s:.0f} s left" if job.eta_s else ""
-            line = f"embedded {job.done} of {job.total or '?'} faces{left}"
-            if line != told:
-                self._say(line)
-                told = line
-            if job.state in ("failed", "cancelled"):
-                reason = (job.last_error or f"it was {job.state}").rstrip(".")
-                raise Conflict(f"Embedding stopped: {reason}.")
-            if job.state == "succeeded":
-                if here is not None:
-                    here.join()
-                return job.failed
-            time.sleep(FOLLOW_S)
+        stopping = threading.Event()
+        try:
+            while True:
+                if (here is None or not here.is_alive()) and not self._presence.alive(WORKER):
+                    claimed = self._store.jobs.claim(["reembed"], holder)
+                    if claimed is not None:
+                        self._say("no worker is running: embedding here")
+                        here = threading.Thread(
+                            target=run_claimed,
+                            args=(self._store, claimed, self._reembed),
+                            kwargs={"stopping": stopping},
+                            daemon=True,
+                        )
+                        here.start()
+                job = self._store.jobs.get(job_id)
+                left = f", {job.eta_s:.0f} s left" if job.eta_s else ""
+                line = f"embedded {job.done} of {job.total or '?'} faces{left}"
+                if line != told:
+                    self._say(line)
+                    told = line
+                if job.state in ("failed", "cancelled"):
+                    reason = (job.last_error or f"it was {job.state}").rstrip(".")
+                    raise Conflict(f"Embedding stopped: {reason}.")
+                if job.state == "succeeded":
+                    return job.failed
+                time.sleep(FOLLOW_S)
+        finally:
+            # Stopped by Ctrl-C, too, it puts its job back before the connection is closed.
+            stopping.set()
+            if here is not None:
+                here.join()
 
     def _other_models(self, active: ActiveModel) -> Sequence[str]:
         from faces.models.cards import CARDS

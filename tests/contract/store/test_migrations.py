@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from pymongo import WriteConcern
 
-from faces.database import FACES, MIGRATIONS, OWN_COLLECTIONS, Db
+from faces.database import FACES, JOBS, MIGRATIONS, OWN_COLLECTIONS, Db
 from faces.errors import Conflict, DatabaseUnavailable, DeadlineExceeded, LeaseLost
 from faces.leases import Holder, Lease, Leases
 from faces.store import Store
@@ -127,6 +127,18 @@ def test_down_reverts_the_last_step_only(fresh: Db) -> None:
     runner(fresh, steps).down()
     assert runner(fresh, steps).down() is None
     assert "0001_pre_a" not in fresh.list_collection_names()
+
+
+def test_down_takes_back_the_steps_there_are_although_an_index_is_gone(fresh: Db) -> None:
+    up(fresh)
+    fresh[JOBS].drop_index("old")
+    while runner(fresh).down():
+        pass
+    assert Ledger(fresh).applied() == {}
+    for name in (FACES, JOBS):
+        assert [each["name"] for each in fresh[name].list_indexes()] == ["_id_"]
+    up(fresh)
+    assert "old" in [each["name"] for each in fresh[JOBS].list_indexes()]
 
 
 def test_a_step_that_is_cut_is_run_again(fresh: Db) -> None:
