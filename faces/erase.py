@@ -13,7 +13,7 @@ from pymongo.collection import Collection
 from pymongo.read_concern import ReadConcern
 
 from faces import canary, documents, identity, tombstones
-from faces.database import BULK, CROPS, FACES, SUBJECTS, TOMBSTONES, Document, translate
+from faces.database import BULK, CROPS, FACES, SUBJECTS, TOMBSTONES, Document, Session, translate
 from faces.errors import DatabaseUnavailable, IndexNotReady
 from faces.job_run import JobRun
 from faces.records import ActiveModel
@@ -56,14 +56,19 @@ def erase(run: JobRun) -> dict[str, Any]:
             by_item.setdefault(row["media_id"], []).append(row["_id"])
         for media_id, ids in by_item.items():
             erased += removal.remove_faces(
-                collection, media_id, ids, reason="erased", receipt_id=receipt_id
+                collection,
+                media_id,
+                ids,
+                reason="erased",
+                receipt_id=receipt_id,
+                fence=run.fence,
             )
             run.progress(done=erased, faces=erased)
     _drop_crops(run, receipt_id)
     count = _count_at_majority(run, mine, receipt_id)
     proofs = _proofs(run)
-    with translate():
-        db[SUBJECTS].delete_one({"_id": identity.subject_key(collection, subject_id)})
+    person = {"_id": identity.subject_key(collection, subject_id)}
+    run.transaction(lambda session: db[SUBJECTS].delete_one(person, session=session))
     receipt = {
         "receipt_id": receipt_id,
         "subject_id": subject_id,
@@ -83,19 +88,22 @@ def erase(run: JobRun) -> dict[str, Any]:
 def _entomb(run: JobRun, mine: Document, receipt_id: str) -> int:
     """How many faces are left to erase, each of which has its tombstone now."""
     db, left, after = run.store.db, 0, ""
-    while True:
-        query = {**mine, "_id": {"$gt": after}}
-        with translate():
-            found = db[FACES].find(query, tombstones.FACE_FIELDS)
-            rows = list(found.sort([("_id", 1)]).limit(_PAGE))
-            now = dt.datetime.now(dt.UTC)
-            stones = [tombstones.of_face(row, now, receipt_id=receipt_id) for row in rows]
-            tombstones.write(db, stones)
-        if not rows:
-            return left
-        left += len(rows)
-        after = rows[-1]["_id"]
+
+    def entomb(session: Session) -> list[str]:
+        found = db[FACES].find(
+            {**mine, "_id": {"$gt": after}}, tombstones.FACE_FIELDS, session=session
+        )
+        rows = list(found.sort([("_id", 1)]).limit(_PAGE))
+        now = dt.datetime.now(dt.UTC)
+        stones = [tombstones.of_face(row, now, receipt_id=receipt_id) for row in rows]
+        tombstones.write(db, stones, session)
+        return [row["_id"] for row in rows]
+
+    while ids := run.transaction(entomb):
+        left += len(ids)
+        after = ids[-1]
         run.progress()
+    return left
 
 
 def _proofs(run: JobRun) -> dict[str, dict[str, float | str]]:

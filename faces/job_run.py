@@ -6,20 +6,21 @@ import datetime as dt
 import threading
 import time
 from collections.abc import Callable, Mapping
-from typing import Any, Literal, NoReturn, TypeAlias
+from typing import Any, Literal, NoReturn, TypeAlias, TypeVar
 
 import structlog
 from pymongo import ReturnDocument
 
 from faces import documents
-from faces.database import JOB_FAILURES, JOBS, Document, translate
+from faces.database import JOB_FAILURES, JOBS, Document, Session, in_transaction, translate
 from faces.errors import LeaseLost, LikenessError, StorageFull, Unavailable
 from faces.jobs import LEASE_S, MAX_ATTEMPTS, MAX_ERROR, UNSTOPPABLE, Jobs, lease_until
-from faces.leases import JOB_FENCE, Fence, Holder
+from faces.leases import JOB_FENCE, Fence, Holder, check_fence
 from faces.records import Job
 from faces.store import Store
 
 FLUSH_S = 0.5
+T = TypeVar("T")
 _COUNTERS = ("done", "total", "faces", "skipped", "failed")
 
 
@@ -112,6 +113,19 @@ class JobRun:
     def put_back(self, wait_s: float = 0.0) -> NoReturn:
         """Stops here; the job is queued again, for `wait_s` seconds at least, uncounted."""
         raise PutBack(wait_s)
+
+    def transaction(self, work: Callable[[Session], T]) -> T:
+        """What `work(session)` returns, committed at once and only while this claim holds.
+
+        A worker that was paused until another one had ended its job changes nothing any more: what
+        it finds then may be new. Raises LeaseLost, and what `in_transaction` raises.
+        """
+
+        def fenced(session: Session) -> T:
+            check_fence(self.store.db, self.fence, session)
+            return work(session)
+
+        return in_transaction(self.store.db, fenced)
 
     def failure(self, key: str, error: str, detail: str = "") -> None:
         """Keeps one failure by its key: an error's class and a sentence."""

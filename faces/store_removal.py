@@ -94,10 +94,12 @@ class RemovalStore(ItemWrites):
         *,
         reason: str,
         receipt_id: str | None = None,
+        fence: Fence | None = None,
     ) -> int:
         """Removes some faces of an item, each leaving a tombstone, and says how many there were."""
 
         def work(session: Session) -> int:
+            check_fence(self._db, fence, session)
             old = self._find(collection, media_id, session)
             query = {"_id": {"$in": list(ids)}, "collection": collection, "media_id": media_id}
             found = list(self._db[FACES].find(query, documents.FACE_FIELDS, session=session))

@@ -29,6 +29,7 @@ from faces.database import (
 )
 from faces.errors import Conflict, FieldError, InvalidRequest, NotFound
 from faces.jobs import Jobs
+from faces.leases import Fence, check_fence
 from faces.records import Item, Page, Scalar, Subject
 from faces.store_lists import ListStore
 
@@ -111,11 +112,8 @@ class SubjectStore:
             query = {"$and": [query, later]}
         with translate():
             found = self._db[SUBJECTS].find(query)
-            rows = list(
-                found.sort([("collection", 1), ("name_folded", 1), ("subject_id", 1)]).limit(
-                    limit + 1
-                )
-            )
+            order = [("collection", 1), ("name_folded", 1), ("subject_id", 1)]
+            rows = list(found.sort(order).limit(limit + 1))
         more = len(rows) > limit
         rows = rows[:limit]
         counts = self._counts(collection, [row["subject_id"] for row in rows])
@@ -158,24 +156,20 @@ class SubjectStore:
         chunks = [ids[start : start + CHUNK] for start in range(0, len(ids), CHUNK)]
         return sum(self.assign_chunk(collection, subject_id, chunk) for chunk in chunks)
 
-    def assign_chunk(self, collection: str, subject_id: str, ids: Sequence[str]) -> int:
+    def assign_chunk(
+        self, collection: str, subject_id: str, ids: Sequence[str], fence: Fence | None = None
+    ) -> int:
         """Assigns a few faces in one transaction; how many of them are now the subject's."""
 
         def work(session: Session) -> int:
+            check_fence(self._db, fence, session)
             self._touch(collection, subject_id, session, lifted=ids)
             query = {"_id": {"$in": list(ids)}, "collection": collection}
             rows = list(self._db[FACES].find(query, {"subject_id": 1}, session=session))
             for other in sorted({row["subject_id"] for row in rows} - {None, subject_id}):
                 self._touch_old(collection, other, session)
-            self._set_subject(
-                [
-                    (row["_id"], row["subject_id"])
-                    for row in rows
-                    if row["subject_id"] != subject_id
-                ],
-                subject_id,
-                session,
-            )
+            moved = [(r["_id"], r["subject_id"]) for r in rows if r["subject_id"] != subject_id]
+            self._set_subject(moved, subject_id, session)
             return len(rows)
 
         return in_transaction(self._db, work)
@@ -190,10 +184,13 @@ class SubjectStore:
         chunks = [ids[start : start + CHUNK] for start in range(0, len(ids), CHUNK)]
         return sum(self.unassign_chunk(collection, subject_id, chunk) for chunk in chunks)
 
-    def unassign_chunk(self, collection: str, subject_id: str, ids: Sequence[str]) -> int:
+    def unassign_chunk(
+        self, collection: str, subject_id: str, ids: Sequence[str], fence: Fence | None = None
+    ) -> int:
         """Unassigns a few faces in one transaction; how many were the subject's."""
 
         def work(session: Session) -> int:
+            check_fence(self._db, fence, session)
             self._touch(collection, subject_id, session)
             query = {"_id": {"$in": list(ids)}, "collection": collection, "subject_id": subject_id}
             rows = list(self._db[FACES].find(query, {"_id": 1}, session=session))

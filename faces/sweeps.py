@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import time
+from collections.abc import Mapping
 from typing import Any
 
 from pymongo import DeleteOne, UpdateOne
@@ -18,11 +20,14 @@ from faces.database import (
     MEDIA,
     SUBJECTS,
     TOMBSTONES,
+    Db,
     Document,
+    Session,
     translate,
 )
 from faces.errors import NotFound
 from faces.job_run import JobRun
+from faces.records import FieldType
 from faces.store_subjects import CHUNK
 
 PAUSE_S = 0.02
@@ -62,27 +67,22 @@ def delete_subject(run: JobRun) -> dict[str, Any]:
     query = {"collection": collection, "subject_id": subject_id}
     with translate():
         run.progress(total=done + db[FACES].count_documents(query), flush=True)
-    while True:
-        with translate():
-            ids = [row["_id"] for row in db[FACES].find(query, {"_id": 1}).limit(BULK)]
-            if not ids:
-                break
-            done += (
-                db[FACES]
-                .bulk_write(
-                    [
-                        UpdateOne({**query, "_id": face}, {"$set": {"subject_id": None}})
-                        for face in ids
-                    ],
-                    ordered=False,
-                )
-                .modified_count
-            )
+
+    def some(session: Session) -> int:
+        rows = db[FACES].find(query, {"_id": 1}, session=session).limit(BULK)
+        free = {"$set": {"subject_id": None}}
+        writes = [UpdateOne({"_id": row["_id"]}, free) for row in rows]
+        if writes:
+            db[FACES].bulk_write(writes, ordered=False, session=session)
+        return len(writes)
+
+    while count := run.transaction(some):
+        done += count
         run.state["unassigned"] = done
         run.progress(done=done, faces=done)
         time.sleep(PAUSE_S)
-    with translate():
-        db[SUBJECTS].delete_one({"_id": identity.subject_key(collection, subject_id)})
+    person = {"_id": identity.subject_key(collection, subject_id)}
+    run.transaction(lambda session: db[SUBJECTS].delete_one(person, session=session))
     return {"subject_id": subject_id, "faces_unassigned": done}
 
 
@@ -119,20 +119,8 @@ def redeclare(run: JobRun) -> dict[str, Any]:
                 {"media_id": run.cursor[0], "_id": {"$gt": run.cursor[1]}},
                 {"media_id": {"$gt": run.cursor[0]}},
             ]
-        with translate():
-            found = db[FACES].find(query, {"media_id": 1, "metadata": 1, "facets": 1})
-            order = [("collection", 1), ("media_id", 1), ("_id", 1)]
-            rows = list(found.sort(order).limit(BULK))
-            writes = [
-                # A face whose metadata changed meanwhile was written with the new fields already.
-                UpdateOne(
-                    {"_id": row["_id"], "metadata": row["metadata"]}, {"$set": {"facets": facets}}
-                )
-                for row in rows
-                if (facets := documents.facets(row["metadata"], declared)) != row["facets"]
-            ]
-            if writes:
-                changed += db[FACES].bulk_write(writes, ordered=False).modified_count
+        rows, count = run.transaction(functools.partial(_rewrite, db, query, declared))
+        changed += count
         if not rows:
             break
         seen += len(rows)
@@ -145,6 +133,22 @@ def redeclare(run: JobRun) -> dict[str, Any]:
             {"$set": {"pending_fields": []}, "$unset": {"facets_job": ""}},
         )
     return {"collection": name, "faces_changed": changed}
+
+
+def _rewrite(
+    db: Db, query: Document, declared: Mapping[str, FieldType], session: Session
+) -> tuple[list[Document], int]:
+    """The next faces of the query, and how many of them have other facets now."""
+    found = db[FACES].find(query, {"media_id": 1, "metadata": 1, "facets": 1}, session=session)
+    rows = list(found.sort([("collection", 1), ("media_id", 1), ("_id", 1)]).limit(BULK))
+    writes = [
+        UpdateOne({"_id": row["_id"]}, {"$set": {"facets": facets}})
+        for row in rows
+        if (facets := documents.facets(row["metadata"], declared)) != row["facets"]
+    ]
+    if writes:
+        db[FACES].bulk_write(writes, ordered=False, session=session)
+    return rows, len(writes)
 
 
 def assign(run: JobRun) -> dict[str, Any]:
@@ -164,7 +168,7 @@ def _chunks(run: JobRun, call: Any, label: str) -> dict[str, Any]:
     start, changed = int(run.cursor or 0), int(run.state.get("changed", 0))
     run.progress(done=start, total=len(ids), flush=True)
     while start < len(ids):
-        changed += call(run.collection or "", subject_id, ids[start : start + CHUNK])
+        changed += call(run.collection or "", subject_id, ids[start : start + CHUNK], run.fence)
         start += CHUNK
         run.state["changed"] = changed
         run.progress(done=min(start, len(ids)), faces=changed, cursor=start)
@@ -174,19 +178,23 @@ def _chunks(run: JobRun, call: Any, label: str) -> dict[str, Any]:
 
 def _empty(run: JobRun, where: str, query: Document, counts: dict[str, int], label: str) -> int:
     """How many documents of a query were removed, bulk by bulk."""
-    removed = 0
-    while True:
-        with translate():
-            rows = run.store.db[where].find(query, {"_id": 1}).limit(BULK)
-            writes = [DeleteOne({"_id": row["_id"]}) for row in rows]
-            if not writes:
-                return removed
-            removed += run.store.db[where].bulk_write(writes, ordered=False).deleted_count
+    removed, place = 0, run.store.db[where]
+
+    def some(session: Session) -> int:
+        rows = place.find(query, {"_id": 1}, session=session).limit(BULK)
+        writes = [DeleteOne({"_id": row["_id"]}) for row in rows]
+        if writes:
+            place.bulk_write(writes, ordered=False, session=session)
+        return len(writes)
+
+    while count := run.transaction(some):
+        removed += count
         if label:
             run.state.update({**counts, label: counts[label] + removed})
         done = run.state.get("faces", 0)
         run.progress(done=done, faces=done)
         time.sleep(PAUSE_S)
+    return removed
 
 
 def _wait_for_writers(run: JobRun) -> None:
