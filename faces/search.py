@@ -219,6 +219,14 @@ def similarity(score: float) -> float:
     return max(-1.0, min(1.0, 2.0 * score - 1.0))
 
 
+def reaches(cosine: float, least: float) -> bool:
+    """Whether a cosine reaches a threshold, judged as it is told: with six decimals.
+
+    The same picture twice is 0.9999999 as often as 1, and what was told as 0.812346 is asked for.
+    """
+    return round(cosine, 6) >= least
+
+
 def score(cosine: float) -> float:
     """Atlas's score of a cosine, in [0, 1]."""
     return max(0.0, min(1.0, (1.0 + cosine) / 2.0))

@@ -63,7 +63,7 @@ class SearchRounds:
             rows, returned, last = self._round(vector, fetch, exclude)
             found = search.merge([found, rows])
             groups = search.best_of_groups(found, request.group_by)
-            exhausted = last < request.min_similarity or (
+            exhausted = not search.reaches(last, request.min_similarity) or (
                 # Documents that are gone already may have taken up the places of others: once
                 # more with room for both, where the collection holds more than was returned.
                 returned < fetch and (number > 0 or returned >= self._size)
@@ -79,7 +79,7 @@ class SearchRounds:
 
     def _kept(self, found: Iterable[Match]) -> list[Match]:
         least = self._request.min_similarity
-        return [match for match in found if match.similarity >= least]
+        return [match for match in found if search.reaches(match.similarity, least)]
 
     def _beyond(self, groups: Sequence[Match], exclude: list[Document]) -> list[Document]:
         """The clauses that keep the groups found so far out of the next round."""

@@ -10,6 +10,7 @@ from app.rekognition import details, images
 from app.rekognition.call import Answer, Call, scale_of
 from app.rekognition.searches import similarity
 from faces.errors import Loading
+from faces.search import reaches
 from faces.types import Face
 
 MOST_TARGETS = 100
@@ -50,7 +51,7 @@ def compare(call: Call) -> Answer:
             continue
         shown = details.found_face(face, target.picture)
         cosine = max(-1.0, min(1.0, float(query.embedding @ face.embedding)))
-        if cosine >= curve.cosine(threshold):
+        if reaches(cosine, curve.cosine(threshold)):
             likeness = similarity(source.model, cosine, threshold)
             matches.append({"Similarity": likeness, "Face": shown})
         else:

@@ -37,6 +37,7 @@ from faces.errors import (
 )
 from faces.loading import largest
 from faces.models import cards
+from faces.search import reaches
 from faces.types import Analysis, Detection
 from faces.types import Box as CoreBox
 
@@ -213,8 +214,8 @@ def compare(
             model=source.model,
             threshold=threshold,
             source_face=Face.of(source.faces[0]),
-            matches=[face for face in compared if face.similarity >= threshold],
-            unmatched=[face for face in compared if face.similarity < threshold],
+            matches=[face for face in compared if reaches(face.similarity, threshold)],
+            unmatched=[face for face in compared if not reaches(face.similarity, threshold)],
             timings_ms=timings,
         )
     )

@@ -9,7 +9,7 @@ import pytest
 
 from faces.database import FACES
 from faces.records import ActiveModel
-from faces.search import SearchRequest
+from faces.search import SearchRequest, reaches
 from faces.search_rounds import SearchRounds
 from tests.faces_made import MODEL, vector
 
@@ -55,6 +55,24 @@ def run(faces: Lagging, known: int, **request: Any) -> tuple[list[str], bool]:
     )
     matches, complete = one.run(vector(1))
     return [match.face_id for match in matches][: request.get("limit", 10)], complete
+
+
+@pytest.mark.parametrize("score", [0.90617265, 0.90617285])
+def test_a_similarity_that_was_told_can_be_asked_for(score: float) -> None:
+    """It is told with six decimals, and is as often a bit below that as above."""
+
+    class One(Lagging):
+        def row(self, number: int) -> dict[str, Any]:
+            return {**super().row(number), "score": score}
+
+    told = round(2 * score - 1, 6)
+    assert run(One(1, set()), 1, min_similarity=told)[0] == ["f000"]
+    assert run(One(1, set()), 1, min_similarity=told + 0.000002)[0] == []
+
+
+def test_the_same_face_reaches_the_highest_threshold() -> None:
+    assert reaches(0.99999994, 1.0)
+    assert not reaches(0.9999994, 1.0)
 
 
 @pytest.mark.parametrize("fault", ["gone", "hidden"])

@@ -282,6 +282,9 @@ def test_a_comparison_names_matches_and_the_rest(
     }
     by_json = client.post("/v1/compare", json=sides).json()
     assert by_json["matches"] == answer["matches"]
+    told = {"min_similarity": f"{answer['matches'][0]['similarity']}"}
+    again = client.post("/v1/compare", data=told, files={"source": source, "target": group}).json()
+    assert again["matches"] == answer["matches"]
     problem(client.post("/v1/compare", files={"source": source}), 422, "invalid_request")
 
 
