@@ -165,8 +165,9 @@ class Upstream(asyncio.Protocol):
             self._client.transport.write(data)
 
     def _ended(self) -> None:
-        self._outstanding -= 1
-        if self._outstanding > 0:
+        # The embedded engine answers what it cannot read even where no answer was wanted.
+        self._outstanding = max(0, self._outstanding - 1)
+        if self._outstanding:
             return
         self._client.settled()
         if self._idle is not None:

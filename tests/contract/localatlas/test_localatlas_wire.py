@@ -287,6 +287,19 @@ def test_unacknowledged_writes_get_no_reply(peer: Peer, database: Database[Any])
     assert database.c.count_documents({}) == 1
 
 
+def test_a_broken_request_that_wants_no_reply_leaves_the_connection_usable(
+    peer: Peer, database: Database[Any]
+) -> None:
+    broken = bytearray(wire.message({"find": "c", "x": "abc"}, request_id=5, flags=2))
+    broken[broken.index(b"abc")] = 0xD8  # no UTF-8
+    peer.socket.sendall(broken)
+    number = peer.send({"ping": 1})
+    while peer.receive()[0].response_to != number:
+        pass  # the embedded engine answers it all the same
+    listing = {"aggregate": "c", "pipeline": [{"$listSearchIndexes": {}}], "cursor": {}}
+    assert peer.ask({**listing, "$db": database.name})["ok"] == 1
+
+
 @pytest.mark.parametrize("command", ["hello", "isMaster", "ismaster"])
 def test_every_hello_names_the_front_and_no_compression(
     peer: Peer, address: Address, command: str
