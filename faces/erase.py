@@ -20,7 +20,7 @@ from faces.records import ActiveModel
 from faces.store_removal import RemovalStore
 from faces.watch import explain, list_indexes
 
-_PAGE = 200
+_PAGE = 100
 NOTES = (
     "Backups hold the erased faces until they expire; import the tombstones after restoring one.",
     "A new picture of the person cannot be recognised as theirs and will be indexed.",

@@ -12,7 +12,6 @@ from pymongo import DeleteOne, UpdateOne
 from faces import documents, identity
 from faces.database import (
     ALIASES,
-    BULK,
     COLLECTIONS,
     CROPS,
     FACES,
@@ -69,7 +68,7 @@ def delete_subject(run: JobRun) -> dict[str, Any]:
         run.progress(total=done + db[FACES].count_documents(query), flush=True)
 
     def some(session: Session) -> int:
-        rows = db[FACES].find(query, {"_id": 1}, session=session).limit(BULK)
+        rows = db[FACES].find(query, {"_id": 1}, session=session).limit(CHUNK)
         free = {"$set": {"subject_id": None}}
         writes = [UpdateOne({"_id": row["_id"]}, free) for row in rows]
         if writes:
@@ -140,7 +139,7 @@ def _rewrite(
 ) -> tuple[list[Document], int]:
     """The next faces of the query, and how many of them have other facets now."""
     found = db[FACES].find(query, {"media_id": 1, "metadata": 1, "facets": 1}, session=session)
-    rows = list(found.sort([("collection", 1), ("media_id", 1), ("_id", 1)]).limit(BULK))
+    rows = list(found.sort([("collection", 1), ("media_id", 1), ("_id", 1)]).limit(CHUNK))
     writes = [
         UpdateOne({"_id": row["_id"]}, {"$set": {"facets": facets}})
         for row in rows
@@ -181,7 +180,7 @@ def _empty(run: JobRun, where: str, query: Document, counts: dict[str, int], lab
     removed, place = 0, run.store.db[where]
 
     def some(session: Session) -> int:
-        rows = place.find(query, {"_id": 1}, session=session).limit(BULK)
+        rows = place.find(query, {"_id": 1}, session=session).limit(CHUNK)
         writes = [DeleteOne({"_id": row["_id"]}) for row in rows]
         if writes:
             place.bulk_write(writes, ordered=False, session=session)
