@@ -83,7 +83,9 @@ def _address(text: str) -> Address | None:
 def _loopback_name(host: str) -> bool:
     name = host
     if host.startswith("["):
-        name = host[1:].partition("]")[0]
+        name, _, rest = host[1:].partition("]")
+        if rest and not rest.startswith(":"):
+            return False  # as in `[::1].example`, which is somebody's name
     elif host.count(":") == 1:
         name = host.partition(":")[0]
     if name.lower().rstrip(".") == "localhost":

@@ -31,7 +31,11 @@ def test_others_are_not(peer: str | None) -> None:
 
 
 @pytest.mark.parametrize(
-    "host", ["", "localhost.evil.example", "127.0.0.1.evil", "[::2]", "2130706433", "example"]
+    "host",
+    [
+        *("", "localhost.evil.example", "127.0.0.1.evil", "[::2]", "2130706433", "example"),
+        *("[::1].evil.example", "[127.0.0.1]evil.example:80", "[localhost].evil.example"),
+    ],
 )
 def test_names_that_are_not_loopback_are_refused(host: str) -> None:
     header = (b"host", host.encode())
