@@ -92,9 +92,10 @@ class Runner:
         to leave it without. `build_of` says which build of a model is here, empty when none is: it
         is noted for a model that was chosen before its files were there.
         """
-        with self.lease():
+        with self.lease() as lease:
             before = self.plan(post=post, to=to)
             for step in before.steps:
+                lease.renew()  # one that was paused for long is not to undo what a newer one did
                 took = self._ledger.run_up(step)
                 self._say(f"applied {step.name} in {took} ms")
             if to is None and self._models.active() is None:
@@ -107,6 +108,7 @@ class Runner:
             if to is not None:
                 plan = replace(plan, index_actions=())
             for action in plan.index_actions:
+                lease.renew()
                 self.send(action)
         return Plan(before.steps, plan.later, plan.index_actions, plan.unknown, plan.active)
 

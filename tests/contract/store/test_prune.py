@@ -8,11 +8,12 @@ import pytest
 
 from faces.database import FACES, LEASES, Db
 from faces.errors import Conflict, LeaseLost
+from faces.leases import Holder
 from faces.store import Store
 from faces.types import MediaInfo, MediaRef
 from faces.watch import list_indexes
+from migrations import indexes, switching
 from migrations import runner as runner_module
-from migrations import switching
 from migrations.runner import LEASE, Runner
 from migrations.step import discover
 from migrations.switching import Switch, Wish
@@ -90,6 +91,23 @@ def test_a_model_that_is_switched_to_keeps_the_vectors_that_are_left(
     with pytest.raises(Conflict, match="A switch to sface has begun"):
         switch.prune()
     both_are_there(store, db)
+
+
+def test_an_up_that_lost_its_turn_changes_no_index(
+    store: Store, db: Db, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent: list[object] = []
+
+    def paused(*_: object) -> None:
+        db[LEASES].update_one({"_id": LEASE}, {"$set": {"expires_ms": 0}})
+        assert store.leases.acquire(LEASE, Holder("elsewhere", 1, 1), 60) is not None
+
+    monkeypatch.setattr(Runner, "_note_build", paused)
+    monkeypatch.setattr(indexes, "actions", lambda *_: [indexes.Action({}, "of an old release")])
+    monkeypatch.setattr(Runner, "send", lambda _, action: sent.append(action))
+    with pytest.raises(LeaseLost):
+        Runner(db, discover(), lambda line: None).up(lambda: None)
+    assert sent == []
 
 
 def both_are_there(store: Store, db: Db) -> None:
