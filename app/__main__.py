@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 from faces.errors import LikenessError
@@ -25,30 +26,43 @@ def main(argv: list[str]) -> int:
         return 0 if argv else 2
     command, rest = argv[0], argv[1:]
     try:
-        match command:
-            case "up":
-                from app import up
-
-                return up.main(rest)
-            case "serve":
-                from app import server
-
-                return server.main(rest)
-            case "encoder":
-                from app import server
-
-                return server.main(rest, encoder=True)
-            case "keys":
-                from app import keys
-
-                return keys.main(rest)
-            case "doctor":
-                from app import doctor
-
-                return doctor.main(rest)
+        status = _run(command, rest)
+        sys.stdout.flush()
     except LikenessError as error:
         print(error.detail, file=sys.stderr)
         return 1
+    except BrokenPipeError:
+        # Whoever read our output has seen enough (`| head`); Python would complain again at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except KeyboardInterrupt:
+        print("Stopped.", file=sys.stderr)
+        return 130
+    return status
+
+
+def _run(command: str, rest: list[str]) -> int:
+    match command:
+        case "up":
+            from app import up
+
+            return up.main(rest)
+        case "serve":
+            from app import server
+
+            return server.main(rest)
+        case "encoder":
+            from app import server
+
+            return server.main(rest, encoder=True)
+        case "keys":
+            from app import keys
+
+            return keys.main(rest)
+        case "doctor":
+            from app import doctor
+
+            return doctor.main(rest)
     print(f"There is no command of that name.\n\n{USAGE}", end="", file=sys.stderr)
     return 2
 

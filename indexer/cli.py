@@ -41,6 +41,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         # Whoever read our output has seen enough (`| head`).
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except KeyboardInterrupt:
+        print("indexer: stopped before the end.", file=sys.stderr)
+        return 130
     except Exception as error:
         # A fault of ours: where it came from and of what kind, without its text, which may hold
         # anything. Nobody goes on after it.

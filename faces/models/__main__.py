@@ -165,7 +165,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             )
         if options.command == "verify":
             return _verify(settings, options.key, with_parity=options.parity)
-        return _list(settings)
+        status = _list(settings)
+        sys.stdout.flush()
+        return status
     except LikenessError as error:
         print(f"faces.models: {error.detail}", file=sys.stderr)
         return 1
@@ -175,6 +177,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             " `pip install -r requirements-build.txt`",
             file=sys.stderr,
         )
+        return 1
+    except BrokenPipeError:
+        # Whoever read our output has seen enough (`| head`); Python would complain again at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except OSError as error:
         where = f" ({error.filename})" if error.filename else ""
