@@ -362,7 +362,8 @@ def test_five_hundred_idle_and_fifty_busy_connections(
     database.c.insert_many([{"_id": n} for n in range(10)])
     idle: list[Peer] = []
     try:
-        idle.extend(Peer(address) for _ in range(min(500, files - 200)))
+        # The front takes two files for each.
+        idle.extend(Peer(address) for _ in range(min(500, max(1, (files - 400) // 2))))
         for one in idle:
             one.send({"hello": 1})
         for one in idle:
