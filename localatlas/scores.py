@@ -27,6 +27,8 @@ from localatlas.bsonvectors import FLOAT32, INT8, PACKED_BIT, Vector
 Doubles = NDArray[np.float64]
 # Half a unit in the last place of float32, the bound of one rounding.
 UNIT = 2.0**-24
+# By what a dot product of int8 is divided, for each dimension.
+INT8_SCALE = 32768.0
 # How many components are widened to a longer type at a time: 16 MB as float64.
 WIDENED = 2**21
 # How far a number is from its upper half, as a share of it.
@@ -70,7 +72,7 @@ def _exact(rows: NDArray[Any], query: Vector, similarity: str, dimensions: int) 
         lengths = np.sqrt(np.einsum("ij,ij->i", wide, wide) * (target @ target))
         return _rounded(np.maximum((1.0 + dots / lengths) / 2.0, 0.0))
     if query.kind == INT8:
-        return _rounded(0.5 + dots / (dimensions * 32768.0))
+        return _rounded(0.5 + dots / (dimensions * INT8_SCALE))
     return _rounded(np.maximum((1.0 + dots) / 2.0, 0.0))
 
 
@@ -134,15 +136,18 @@ def estimate(
     """Return for each row a rank (larger is better) and how far that may be from the true one.
 
     `ranks` are the rows' products, at least one, which are overwritten, and off by at most `slack`
-    times the rows' `lengths`. Ranks are the cosine, the dot product cut at -1, or minus the squared
-    distance: they order rows as the score does. The error is one bound for all rows, or where
-    float32 is too narrow for some of them one for each, infinite for those. It also covers the
-    rounding of the score itself, so that rows whose scores will be equal are not told apart.
+    times the rows' `lengths`. Ranks are the cosine, the dot product (of floats cut at -1), or minus
+    the squared distance: they order rows as the score does. The error is one bound for all rows, or
+    where float32 is too narrow for some of them one for each, infinite for those. It also covers
+    the rounding of the score itself, so that rows whose scores will be equal are not told apart.
     """
     if sought.vector.kind == PACKED_BIT:
         return ranks, np.float32(0)
     size, width = sought.size, _width(sought.vector)
     least = min(lengths.min(), size)
+    floats = sought.vector.kind == FLOAT32
+    # Dot products that lie as close as this may have one score.
+    near = np.float32((4 if floats else INT8_SCALE * len(sought.vector.values)) * UNIT)
     total = np.empty(0, np.float32)
     with np.errstate(over="ignore", under="ignore", invalid="ignore", divide="ignore"):
         longest = lengths.max()
@@ -153,8 +158,9 @@ def estimate(
             ranks /= lengths * size
             error = slack / size + width
         elif similarity == "dotProduct":
-            np.maximum(ranks, np.float32(-1), out=ranks)
-            error = longest * slack + lost + np.float32(4 * UNIT)
+            if floats:
+                np.maximum(ranks, np.float32(-1), out=ranks)
+            error = longest * slack + lost + near
         else:
             total = lengths * lengths
             total += size * size
@@ -169,7 +175,7 @@ def estimate(
             errors = np.full(len(ranks), error, np.float32)
             unsure |= np.minimum(lengths, size) < NARROWEST
         elif similarity == "dotProduct":
-            errors = lengths * slack + lost + np.float32(4 * UNIT)
+            errors = lengths * slack + lost + near
         else:
             errors = 2 * (lengths * slack + lost) + (total + 1) * (4 * width)
     errors[unsure | ~np.isfinite(errors)] = np.inf

@@ -379,3 +379,18 @@ def test_negative_products_are_cut_at_zero_and_tie() -> None:
 
     assert best.tolist() == [0, 1]
     assert scores.tolist() == [0, 0]
+
+
+@pytest.mark.parametrize("products", [(0, 1), (-2, -1)])
+def test_products_of_int8_that_round_to_one_score_come_in_the_order_of_rows(
+    products: tuple[int, int],
+) -> None:
+    held = VectorSet("int8", "dotProduct", 4096)
+    for row, value in enumerate(products):
+        held.add(row, Vector("int8", np.array([value, 1] + [0] * 4094, np.int8)))
+
+    query = Vector("int8", np.array([1] + [0] * 4095, np.int8))
+    best, scores = held.snapshot().best(query, None, 1, Crew())
+
+    assert best.tolist() == [0]
+    assert scores.tolist() == [0.5]
