@@ -24,11 +24,14 @@ help:
 	@command -v $(PYTHON) >/dev/null || { echo "make: $(PYTHON) was not found. Likeness needs Python 3.11: install the package python3.11 (Debian, Ubuntu: python3.11 and python3.11-venv), or name another interpreter with PYTHON=…" >&2; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || { echo "make: $(PYTHON) is not Python 3.11. Name one with PYTHON=…" >&2; exit 1; }
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "make: $(PYTHON) has no venv module. Install the package python3.11-venv." >&2; exit 1; }
-	@# One set-up at a time, by a lock on this folder: two at once would remove each other's .venv.
-	@exec 9<.; if command -v flock >/dev/null; then flock -n 9 || { echo "make: waiting for another set-up in this folder"; flock 9; }; fi; \
+	@# One set-up at a time: two at once would remove each other's .venv. The lock is on this folder; a
+	@# file system without such locks, as NFS, does without. 1: somebody else has it.
+	@exec 9<.; status=0; flock -n 9 2>/dev/null || status=$$?; \
+	if [[ $$status == 1 ]]; then echo "make: waiting for another set-up in this folder"; flock 9; fi; \
 	if [[ -e $@ && ! requirements-dev.txt -nt $@ ]]; then exit 0; fi; \
 	echo "make: installing the locked packages into .venv (about a minute)"; \
-	rm -rf .venv && $(PYTHON) -m venv .venv; \
+	rm -rf .venv; \
+	$(PYTHON) -m venv .venv; \
 	$(PY) -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r requirements-dev.txt; \
 	touch $@
 
