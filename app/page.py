@@ -14,6 +14,7 @@ from markupsafe import Markup, escape
 from starlette.responses import HTMLResponse
 
 from app.schemas_service import Readiness
+from faces.search import reaches
 
 HERE = Path(__file__).parent
 STATIC = HERE / "static"
@@ -70,9 +71,9 @@ def state_text(state: Readiness) -> str:
 
 def word(similarity: float, threshold: float) -> str:
     """A similarity in words, relative to the threshold of the model's card."""
-    if similarity >= threshold + 0.5 * (1 - threshold):
+    if reaches(similarity, threshold + 0.5 * (1 - threshold)):
         return "very similar"
-    if similarity >= threshold:
+    if reaches(similarity, threshold):
         return "similar"
     return "below the threshold"
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from app.rekognition import tokens
 from app.rekognition.call import Answer, Call, scale_of
+from faces.search import reaches
 from faces.types import Vector
 
 Failure = dict[str, Any]
@@ -104,7 +105,7 @@ def _alike(call: Call, user: str, free: Sequence[str]) -> tuple[list[str], list[
     waiting = [face_id for face_id in free if face_id in vectors]
     if not theirs and waiting:
         theirs.append(vectors[waiting[0]])
-    while fitting := [f for f in waiting if _best(vectors[f], theirs) >= least]:
+    while fitting := [f for f in waiting if reaches(_best(vectors[f], theirs), least)]:
         taken.update(fitting)
         theirs += [vectors[face_id] for face_id in fitting]
         waiting = [face_id for face_id in waiting if face_id not in taken]
