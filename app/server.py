@@ -11,7 +11,10 @@ from __future__ import annotations
 import argparse
 import asyncio
 import errno
+import fcntl
 import socket
+import struct
+import termios
 from collections.abc import Sequence
 from typing import Any
 
@@ -31,7 +34,7 @@ HEADER_BYTES = 32 * 1024
 READ_BYTES = 64 * 1024
 """What is read of a connection at once; with asyncio's 256 KiB, bodies that nobody wants and that
 come over hundreds of connections in the same moment take 400 KB each before they are refused."""
-TAKE_SECONDS = 15.0
+TAKE_SECONDS = 30.0
 TAKE_BYTES = 16 * 1024
 """What a client has to take of its answer in TAKE_SECONDS; else the answer lay here for ever."""
 KEEP_ALIVE_SECONDS = 65
@@ -145,8 +148,7 @@ class GuardedProtocol(H11Protocol):
 
     def _await_taking(self) -> None:
         self._drop_take_timer()
-        left = self.transport.get_write_buffer_size()
-        self._take_timer = self.loop.call_later(TAKE_SECONDS, self._has_taken, left)
+        self._take_timer = self.loop.call_later(TAKE_SECONDS, self._has_taken, self._left())
 
     def _drop_take_timer(self) -> None:
         if self._take_timer is not None:
@@ -158,10 +160,23 @@ class GuardedProtocol(H11Protocol):
 
         Closing would wait for it, too, so that this is also what ends a connection that is closed.
         """
-        if before - self.transport.get_write_buffer_size() < TAKE_BYTES:
+        if before - self._left() < TAKE_BYTES:
             self.transport.abort()
         else:
             self._await_taking()
+
+    def _left(self) -> int:
+        """How many bytes the client has not taken, here and on their way.
+
+        What the system takes from here says little: it has room for megabytes, and wants more only
+        when a third of them are gone.
+        """
+        left = self.transport.get_write_buffer_size()
+        peer = self.transport.get_extra_info("socket")
+        if peer is not None:
+            (sent,) = struct.unpack("i", fcntl.ioctl(peer.fileno(), termios.TIOCOUTQ, bytes(4)))
+            left += sent
+        return left
 
     def _head_is_late(self) -> None:
         if not self.transport.is_closing() and self._idle():
@@ -177,7 +192,10 @@ class Protocol(GuardedProtocol):
 
 
 def main(argv: Sequence[str], *, encoder: bool = False) -> int:
-    """Serve until SIGTERM or SIGINT; 0 then. Raises ConfigError for what cannot be served."""
+    """Serve until SIGTERM or SIGINT, which end the process as ever once all is answered.
+
+    Raises ConfigError for what cannot be served.
+    """
     program = "encoder" if encoder else "serve"
     parser = argparse.ArgumentParser(prog=f"python -m app {program}", description=__doc__)
     parser.add_argument("--workers", type=int, default=1, help="1: models are held per process")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -12,7 +13,7 @@ import uvicorn
 from uvicorn.server import ServerState
 
 from app import server
-from app.server import READ_BYTES, Protocol
+from app.server import READ_BYTES, TAKE_BYTES, Protocol
 
 
 @contextlib.asynccontextmanager
@@ -96,6 +97,42 @@ def test_an_answer_that_nobody_takes_ends_its_connection(
             writer.write(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: " + how + b"\r\n\r\n")
             await asyncio.wait_for(lost.wait(), 30)
             writer.transport.abort()
+
+    asyncio.run(main())
+
+
+def test_what_a_client_takes_counts_before_the_system_asks_for_more() -> None:
+    """It asks when megabytes are gone: a client that took 40 KB a second was left."""
+    paused = asyncio.Event()
+    connections: list[Watched] = []
+
+    class Watched(Protocol):
+        def pause_writing(self) -> None:
+            super().pause_writing()
+            connections.append(self)
+            paused.set()
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        async with serving(Watched, answering(ANSWER)) as port:
+            with socket.socket() as client:
+                client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 64 * 1024)
+                client.setblocking(False)
+                await loop.sock_connect(client, ("127.0.0.1", port))
+                await loop.sock_sendall(client, b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+                await asyncio.wait_for(paused.wait(), 60)
+                (connection,) = connections
+                for _ in range(5):
+                    before, taken = connection._left(), 0
+                    while taken < 8 * TAKE_BYTES:
+                        taken += len(await loop.sock_recv(client, 8 * TAKE_BYTES - taken))
+                    deadline = loop.time() + 60
+                    while before - connection._left() < TAKE_BYTES:
+                        assert loop.time() < deadline
+                        await asyncio.sleep(0.01)
+                    connection._has_taken(before)
+                    assert not connection.transport.is_closing()
+                connection.transport.abort()
 
     asyncio.run(main())
 
