@@ -96,10 +96,10 @@ def networks(values: Sequence[str]) -> tuple[str, ...]:
 
 def rate(value: str) -> str:
     """A number of requests in a time, such as 600/minute."""
-    from limits import parse
+    from limits import parse_many
 
     try:
-        parse(value)
+        (_,) = parse_many(value)  # of several, all but the first would be silently left out
     except ValueError:
         raise ValueError("must read like 600/minute") from None
     return value

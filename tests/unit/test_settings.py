@@ -191,6 +191,7 @@ def test_a_sources_name_is_read_without_what_surrounds_it() -> None:
         *(("MEDIA_ALLOWED_HOSTS", value) for value in ("*", "cms.example:99999", "a b", '"a.b"')),
         *(("RATE_LIMIT_PER_KEY", value) for value in ("lots", "-1/minute", "1/fortnight", " ")),
         ("RATE_LIMIT_PER_ADDRESS", '"600/minute"'),
+        *(("RATE_LIMIT_PER_ADDRESS", f"600/minute{sign}10/second") for sign in ";,|"),
         *(("CORS_ORIGINS", value) for value in ("cms.example", "https://cms.example/", "'*'")),
         ("CORS_ORIGINS", "https://CMS.example"),
         *(
