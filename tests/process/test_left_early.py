@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,15 @@ import pytest
 ROOT = Path(__file__).parents[2]
 
 
+@pytest.fixture
+def heard() -> Iterator[None]:
+    """Children hear SIGINT, which a shell has a run in the background ignore."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("heard")
 @pytest.mark.parametrize(
     "command", ["app doctor", "indexer status", "indexer audit", "migrations status"]
 )
