@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import json
 import os
+import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -114,12 +115,16 @@ def _tombstones(options: argparse.Namespace, settings: Settings, db: Db) -> int:
 def _whole(path: Path) -> Iterator[TextIO]:
     """A text file that takes the place of `path` when it is whole and on disk, and not before.
 
-    What is no regular file, as a pipe, is written itself. Raises ConfigError.
+    Who may read the one before may read this one, and a link goes on leading to it. What is no
+    regular file, as a pipe, is written itself. Raises ConfigError.
     """
+    path = path.resolve()
     special = path.exists() and not path.is_file()
     target = path if special else path.with_name(path.name + ".part")
     try:
         with target.open("w", encoding="utf-8") as out:
+            if path.exists() and not special:
+                shutil.copymode(path, target)
             yield out
             out.flush()
             if not special:

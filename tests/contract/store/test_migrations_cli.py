@@ -15,7 +15,7 @@ from faces.errors import DatabaseUnavailable
 from faces.models import files
 from faces.store import Store
 from faces.types import MediaInfo, MediaRef
-from migrations import census
+from migrations import census, cli
 from migrations.cli import main
 from tests.contract.store.conftest import connected
 from tests.faces_made import row_of_faces
@@ -197,6 +197,19 @@ def test_an_export_that_fails_leaves_the_file_as_it_was(
     assert [(each.name, each.read_text()) for each in tmp_path.iterdir()] == [
         ("stones.jsonl", "of yesterday")
     ]
+
+
+def test_an_export_goes_where_a_link_leads_and_is_for_the_same_readers(tmp_path: Path) -> None:
+    """As root `/dev/stdout` itself became a file, where the shell had it lead to one."""
+    file, link = tmp_path / "stones.jsonl", tmp_path / "latest"
+    file.write_text("of yesterday", "utf-8")
+    file.chmod(0o600)
+    link.symlink_to(file)
+    with cli._whole(link) as out:
+        out.write("of today")
+    assert link.is_symlink()
+    assert (file.read_text(), file.stat().st_mode & 0o777) == ("of today", 0o600)
+    assert sorted(tmp_path.iterdir()) == [link, file]
 
 
 @pytest.mark.parametrize(
