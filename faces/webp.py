@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from faces.errors import InvalidImage
 from faces.exif import UPRIGHT, orientation
@@ -11,6 +12,8 @@ from faces.exif import UPRIGHT, orientation
 _MAX_CHUNKS = 20_000
 _FRAME_HEAD = 16
 _PIXELS = (b"VP8 ", b"VP8L")
+_Chunk: TypeAlias = tuple[bytes, int, int]
+"""Type, start and length of a chunk's content."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,31 +50,40 @@ def read(data: bytes) -> WebpHeader:
 
 
 def first_frame(data: bytes) -> bytes:
-    """The first frame as a still WebP of its own, without metadata."""
-    for kind, start, length in _chunks(data, 12, len(data)):
-        if kind == b"ANMF":
-            inside = list(_chunks(data, start + _FRAME_HEAD, start + length))
-            return _still(data, [c for c in inside if c[0] in (*_PIXELS, b"ALPH")])
-        if kind in _PIXELS:
-            before = [c for c in _chunks(data, 12, start + length) if c[0] == b"ALPH"]
-            return _still(data, [*before, (kind, start, length)])
+    """The first frame as a still WebP of its own, without metadata.
+
+    Of several alpha chunks before the pixels it has the last, the one that a decoder goes by.
+    """
+    alpha: list[_Chunk] = []
+    for chunk in _chunks(data, 12, len(data)):
+        kind, start, length = chunk
+        if kind == b"ALPH":
+            alpha = [chunk]
+        elif kind in _PIXELS:
+            return _still(data, alpha, chunk)
+        elif kind == b"ANMF":
+            alpha = []
+            for inner in _chunks(data, start + _FRAME_HEAD, start + length):
+                if inner[0] == b"ALPH":
+                    alpha = [inner]
+                elif inner[0] in _PIXELS:
+                    return _still(data, alpha, inner)
     raise InvalidImage("truncated", "The WebP has no pixels.")
 
 
-def _still(data: bytes, chunks: list[tuple[bytes, int, int]]) -> bytes:
+def _still(data: bytes, alpha: list[_Chunk], pixels: _Chunk) -> bytes:
     body = b""
-    if any(kind == b"ALPH" for kind, _, _ in chunks):
-        pixels = next(chunk for chunk in chunks if chunk[0] in _PIXELS)
+    if alpha:
         width, height = _bitstream_size(data, *pixels)
         extended = b"\x10\0\0\0" + (width - 1).to_bytes(3, "little")
         body = b"VP8X" + (10).to_bytes(4, "little") + extended + (height - 1).to_bytes(3, "little")
-    for kind, start, length in chunks:
+    for kind, start, length in (*alpha, pixels):
         body += kind + length.to_bytes(4, "little") + data[start : start + length]
         body += b"\0" * (length & 1)
     return b"RIFF" + (4 + len(body)).to_bytes(4, "little") + b"WEBP" + body
 
 
-def _chunks(data: bytes, at: int, end: int) -> Iterator[tuple[bytes, int, int]]:
+def _chunks(data: bytes, at: int, end: int) -> Iterator[_Chunk]:
     """Type, start and length of every chunk's content between two offsets."""
     for _ in range(_MAX_CHUNKS):
         if at + 8 > end:

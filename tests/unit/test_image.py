@@ -278,6 +278,35 @@ def test_of_an_animation_only_the_first_frame_is_handed_on() -> None:
     assert b"fdAT" not in decodable(apng, probe(apng))
 
 
+def riff(*chunks: tuple[bytes, bytes]) -> bytes:
+    """A WebP of these chunks."""
+    body = b"".join(
+        kind + struct.pack("<I", len(inner)) + inner + bytes(len(inner) & 1)
+        for kind, inner in chunks
+    )
+    return b"RIFF" + struct.pack("<I", 4 + len(body)) + b"WEBP" + body
+
+
+def test_frames_of_a_webp_without_pixels_are_passed_over() -> None:
+    """Such a one ended in an error that nobody foresaw."""
+    still = webp(lossless=True)
+    alpha = riff((b"ALPH", b"\0abc"))[12:]
+    frames = [(b"ANMF", bytes(16) + inner) for inner in (b"", alpha, still[12:])]
+    data = riff(*frames)
+    assert probe(data) == probe(still)
+    assert decodable(data, probe(data)) == decodable(still, probe(still))
+
+
+def test_of_many_alpha_chunks_of_a_webp_the_decoder_gets_its_own() -> None:
+    """Twenty thousand of them, copied one after the other, took this process a minute."""
+    half = photo().convert("RGBA")
+    half.putalpha(128)
+    sound = webp(half)
+    at = sound.index(b"ALPH")
+    data = sound[:at] + riff((b"ALPH", b"\0abc"), (b"ALPH", b"\0defg"))[12:] + sound[at:]
+    assert decodable(data, probe(data)) == decodable(sound, probe(sound))
+
+
 @pytest.mark.parametrize(
     ("data", "name"),
     [
