@@ -87,11 +87,10 @@ class Tracing:
         from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
         tracer = provider.get_tracer("likeness")
-        carried = {
-            name: value.decode("ascii")
-            for name in ("traceparent", "tracestate")
-            if (value := headers.get(name.encode(), b"")) and value.isascii()
-        }
+        # Not its `tracestate`, which may say anything: it would stand in each span and, where it is
+        # malformed, in the log.
+        parent = headers.get(b"traceparent", b"")
+        carried = {"traceparent": parent.decode("ascii")} if parent.isascii() else {}
         now = time.time_ns()
         span = tracer.start_span(
             f"{method} {route}",

@@ -142,6 +142,22 @@ def test_a_failed_request_is_an_error_and_rubbish_from_the_caller_is_dropped(
     assert not any(b"canary" in body for body in collector.bodies)
 
 
+def test_what_a_caller_says_of_its_trace_is_neither_exported_nor_logged(
+    collector: Collector, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A stranger's own words stood in each span; malformed ones stood in the log."""
+    url = f"http://127.0.0.1:{collector.server_port}"
+    tracing = Tracing(Settings(otel_exporter_otlp_endpoint=url))
+    tracing.start()
+    for state in (b"canary=canary", b"no state of a canary"):
+        parent = f"00-{TRACE}-{CALLER}-01".encode()
+        serve(tracing, [(b"traceparent", parent), (b"tracestate", state)])
+    tracing.stop()
+    assert collector.spans()["GET /v1/things/{name}"].parent_span_id.hex() == CALLER
+    assert not any(b"canary" in body for body in collector.bodies)
+    assert "canary" not in caplog.text
+
+
 def test_nothing_is_traced_when_nobody_asks(collector: Collector) -> None:
     tracing = Tracing(Settings())
     tracing.start()
