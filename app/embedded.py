@@ -44,10 +44,16 @@ class EmbeddedWorker:
     def _run(self) -> None:
         pause = FIRST_PAUSE
         while not self._stopping.is_set():
-            child = processes.start(self._command)
-            if self._watch(child):
-                return
-            self._log.warning("worker_ended", status=child.returncode, again_in_s=pause)
+            try:
+                child = processes.start(self._command)
+            except (OSError, subprocess.SubprocessError) as error:
+                # For want of memory, say: without another try it would be gone for good.
+                why = type(error).__name__
+                self._log.warning("worker_not_started", error=why, again_in_s=pause)
+            else:
+                if self._watch(child):
+                    return
+                self._log.warning("worker_ended", status=child.returncode, again_in_s=pause)
             self._stopping.wait(pause)
             pause = min(pause * 2, LONGEST_PAUSE)
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
+import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -49,6 +51,27 @@ def test_it_ends_with_the_web_process(worker: embedded.EmbeddedWorker, pids: Pat
     worker.stop()
     with pytest.raises(ProcessLookupError):
         os.kill(child, 0)
+
+
+def test_one_that_cannot_be_started_is_tried_again(
+    pids: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For want of memory, say: nothing was indexed any more, and nobody said so."""
+    start, tries = embedded.processes.start, []
+
+    def starting(command: Sequence[str]) -> subprocess.Popen[bytes]:
+        tries.append(command)
+        if len(tries) < 3:
+            raise OSError(errno.ENOMEM, "no memory")
+        return start(command)
+
+    monkeypatch.setattr(embedded, "FIRST_PAUSE", 0.05)
+    monkeypatch.setattr(embedded.processes, "start", starting)
+    worker = embedded.EmbeddedWorker([sys.executable, "-c", CHILD, str(pids)])
+    worker.start()
+    started(pids, 1)
+    worker.stop()
+    assert len(tries) == 3
 
 
 def test_one_that_is_killed_is_started_again(worker: embedded.EmbeddedWorker, pids: Path) -> None:
