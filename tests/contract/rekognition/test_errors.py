@@ -127,6 +127,14 @@ class TestSignatures:
         for body in (b"{", b"[]", b'{"MaxResults": "5"}', b'{"MaxResults": NaN}', b"\xff"):
             assert named(post(service, "ListCollections", body)) == "SerializationException"
 
+    def test_room_for_a_picture_is_no_room_for_other_json(self, service: Service) -> None:
+        """Parsed, such a body takes twenty times its size: half a gigabyte for one request."""
+        picture = base64.b64encode(blank_png())
+        body = b'{"Image": {"Bytes": "%s"}, "More": [%s[]]}' % (picture, b"[]," * 400_000)
+        answer = post(service, "DetectFaces", body)
+        assert named(answer) == "SerializationException"
+        assert "besides Image.Bytes" in answer.json()["message"]
+
 
 class TestRoles:
     def test_a_key_does_what_its_role_may(self, speak: Speak) -> None:
