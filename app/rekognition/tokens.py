@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar
 
+from app.gate import ClientGone
 from app.rekognition.faults import BadToken, TokenMismatch
 from faces.aliases import Aliases
-from faces.errors import MalformedRequest
+from faces.errors import Busy, MalformedRequest
 from faces.records import Page
 
 T = TypeVar("T")
@@ -20,6 +22,7 @@ LONGEST = 255
 _LONG = "sha256:"
 REMEMBERED_S = 8 * 3600.0
 MOST_REMEMBERED = 10_000
+_LOOK_S = 0.25
 MOST_BYTES = 4 * 1024 * 1024
 """What the remembered answers may take: one that names a hundred faces has 10 kB."""
 
@@ -58,8 +61,38 @@ class Tokens:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
+        self._ended = threading.Condition(self._lock)
+        self._under_way: set[tuple[str, str]] = set()
         self._seen: OrderedDict[tuple[str, str], tuple[float, str, bytes]] = OrderedDict()
         self._size = 0
+
+    @contextlib.contextmanager
+    def alone(
+        self, caller: str, given: Mapping[str, Any], gone: threading.Event, deadline: float
+    ) -> Iterator[None]:
+        """Nobody else is within such a block with the same token of the same caller.
+
+        A client whose connection broke asks again while its change is still being made. Raises Busy
+        when `time.monotonic()` passes `deadline` before it is that one's turn, and ClientGone.
+        """
+        token = given.get("ClientRequestToken")
+        if token is None:
+            yield
+            return
+        with self._ended:
+            while (caller, token) in self._under_way:
+                if gone.is_set():
+                    raise ClientGone
+                if time.monotonic() > deadline:
+                    raise Busy("The same change is still being made: try again.", retry_after=2)
+                self._ended.wait(_LOOK_S)
+            self._under_way.add((caller, token))
+        try:
+            yield
+        finally:
+            with self._ended:
+                self._under_way.remove((caller, token))
+                self._ended.notify_all()
 
     def answer(
         self, caller: str, operation: str, given: Mapping[str, Any]

@@ -11,6 +11,8 @@ from faces.search import reaches
 from faces.types import Vector
 
 Failure = dict[str, Any]
+SPARE_S = 1.0
+"""So long before its deadline a request that waits for another one is told to come again."""
 MOST_OWN = 100
 """A face is compared with so many of the user's, the best in quality."""
 
@@ -19,12 +21,14 @@ def once(make: Callable[[Call], Answer]) -> Callable[[Call], Answer]:
     """The change, made once for each ClientRequestToken."""
 
     def change(call: Call) -> Answer:
-        told = call.tokens.answer(call.caller.name, call.operation, call.given)
-        if told is not None:
-            return told
-        answer = make(call)
-        call.tokens.made(call.caller.name, call.operation, call.given, answer)
-        return answer
+        who, client = call.caller.name, call.client
+        with call.tokens.alone(who, call.given, client.gone, client.deadline - SPARE_S):
+            told = call.tokens.answer(who, call.operation, call.given)
+            if told is not None:
+                return told
+            answer = make(call)
+            call.tokens.made(who, call.operation, call.given, answer)
+            return answer
 
     return change
 
