@@ -102,6 +102,8 @@ def search_page(
             parts.limits.address(client_of(request.scope, exchange.headers, parts.trusted))
         caller = parts.keys.caller({b"x-api-key": form.api_key.encode()})
         exchange.caller = caller.name
+        if parts.keys:
+            parts.limits.key(caller.name)
         require(caller, "search")
         parts.engine.check()
         return _results(parts, caller, client, form, incoming.pictures.get("image") or None)

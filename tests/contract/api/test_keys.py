@@ -10,6 +10,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import httpx2
 import pytest
@@ -207,6 +208,21 @@ def test_a_key_over_its_rate_is_told_to_wait_and_others_are_not(
             for n in range(21)
         ]
         assert [answer.status_code for answer in forged] == [401] * 20 + [429]
+
+
+def test_the_pages_form_counts_for_its_key(start: Start, migrated: dict[str, str]) -> None:
+    """It was a way around the limit."""
+    service = start(
+        **migrated,
+        FACE_RECOGNITION_ENABLED="false",
+        API_KEYS=entry("search", "search"),
+        RATE_LIMIT_PER_KEY="2/hour",
+    )
+    sent: dict[str, Any] = {"data": {"api_key": KEYS["search"]}, "files": {"image": b"x"}}
+    with service.client() as client:
+        told = [client.post("/", **sent).status_code for _ in range(3)]
+        assert told == [503, 503, 429]
+        assert client.get("/v1/models", headers={"x-api-key": KEYS["search"]}).status_code == 429
 
 
 def test_one_key_that_floods_takes_nothing_from_another(
