@@ -16,6 +16,8 @@ from typing import Protocol, TypeAlias
 from faces.errors import LikenessError
 
 MAX_MEDIA_ID = 255
+_MARKED = 4
+"""So many characters at most become one in NFC: a Greek letter with three marks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +140,8 @@ class Source(Protocol):
 
 def media_id_of(key: str) -> str | None:
     """The media id for a source's key: NFC, 1 to 255 printable characters, else None."""
+    if len(key) > MAX_MEDIA_ID * _MARKED:
+        return None  # a megabyte of accents would take minutes to be put in order
     text = unicodedata.normalize("NFC", key)
     if not 1 <= len(text) <= MAX_MEDIA_ID or not all(c.isprintable() for c in text):
         return None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import threading
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
@@ -11,6 +10,7 @@ import httpx2
 
 from faces.errors import FetchError, FetchFailed
 from indexer.retry import pause_s
+from indexer.sources import listed
 from indexer.sources.base import Body, Entry, Listed, Listing, SourcePaused, SourceUnreadable
 from indexer.sources.media import MediaReader
 from indexer.sources.records import Reader
@@ -117,8 +117,8 @@ class HttpSource:
                     " written as such, with its port. Nothing was deleted."
                 ) from error
         try:
-            page = json.loads(fetched.body)
-        except (ValueError, RecursionError):
+            page = listed.parse(fetched.body)
+        except ValueError:
             page = None
         if not isinstance(page, dict) or not isinstance(page.get("items"), list):
             raise SourceUnreadable(

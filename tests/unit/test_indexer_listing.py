@@ -12,7 +12,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from faces.settings import Settings
-from indexer.sources.base import Source, SourceUnreadable
+from indexer.sources.base import Source, SourceUnreadable, Unusable
 from indexer.wiring import source_of
 from tests import media_server
 from tests.media_server import Handler, Server
@@ -93,3 +93,34 @@ def test_what_slips_between_two_pages_is_not_gone(server: Server, source: Source
     answers(server, {None: page("b", "c", following=2), "2": page("d")})
     assert source.absent(sorted({"a", "b", "c", "d"} - listed)) == set()
     assert source.absent(["a", "c"]) == {"a"}
+
+
+@pytest.mark.parametrize(
+    "spoilt",
+    [
+        "[" * 5000 + "]" * 5000,
+        '{"a": "]", "b": [' * 2000 + "1" + ', "\\"}"]}' * 2000,
+        "9" * 5000,
+        "-" + "9" * 5000,
+    ],
+    ids=["lists", "objects", "a long number", "a long negative number"],
+)
+def test_one_record_that_python_cannot_read_spoils_no_other(
+    server: Server, source: Source, spoilt: str
+) -> None:
+    """Whoever could put it into the CMS ended every run."""
+    items = json.dumps(page("a", "b", "c", following=None))
+    items = items.replace('"id": "b"', f'"id": "b", "url": {spoilt}, "more": {spoilt}')
+    items = items.replace('"id": "c"', f'"id": {spoilt}')
+    server.behaviours["/list"] = lambda handler: handler.reply(200, items.encode())
+    (listing,) = source.pages(None)
+    first, second, third = listing.entries
+    assert (first.key, second.key, third.key[:7]) == ("a", "b", "record-")
+    assert isinstance(third, Unusable)
+
+
+@pytest.mark.parametrize("text", ["[" * 5000, '{"items": ' + "[" * 5000 + "}" * 5000])
+def test_a_listing_that_does_not_end_is_refused(server: Server, source: Source, text: str) -> None:
+    server.behaviours["/list"] = lambda handler: handler.reply(200, text.encode())
+    with pytest.raises(SourceUnreadable, match="not JSON of the form"):
+        keys(source)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import unicodedata
 import uuid
 from typing import Any
 
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 
 from faces.documents import MAX_METADATA_BYTES, metadata_size
 from faces.settings import Settings
+from indexer.sources import base
 from indexer.sources.base import Entry, Unusable
 from indexer.sources.records import Fields, Reader
 
@@ -193,3 +195,13 @@ def test_a_version_is_one_that_can_be_stored(value: str) -> None:
     assert len(version.encode()) <= 256
     assert "\0" not in version
     assert version == entry(updated_at=value).version != entry(updated_at=value + "y").version
+
+
+def test_an_id_of_endless_accents_is_not_put_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python takes minutes over a megabyte of them, and nothing else runs meanwhile."""
+    longest = "\u1f82" * 255
+    assert entry(_id=unicodedata.normalize("NFD", longest)).media_id == longest
+    monkeypatch.setattr(base, "unicodedata", None)
+    read = READER.read(GOOD | {"_id": "a" + "\u0301\u0316" * 600})
+    assert isinstance(read, Unusable)
+    assert read.key.startswith("record-")
