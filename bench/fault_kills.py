@@ -174,12 +174,14 @@ def _succeeds(client: Client, job: str | None) -> dict[str, Any]:
     return ended
 
 
-def erase_struck(point: str, number: signal.Signals, client: Client, chance: random.Random) -> None:
+def erase_struck(
+    point: str, number: signal.Signals, client: Client, chance: random.Random, count: int = 1
+) -> None:
     """The process that erases a person ends at a point; the erasure is finished and proved."""
     key, photo = f"erase-{len(client.items)}", chance.choice(sorted(client.photos))
     if not client.put(key, photo) or not client.name(f"s-{key}", key):
         raise Wrong("a face could not be named")
-    with client.system.strike("work", point, number) as reached:
+    with client.system.strike("work", point, number, count) as reached:
         job = client.erase(f"s-{key}")
         if job is None:
             raise Wrong("an erasure could not be started")
