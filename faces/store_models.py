@@ -60,6 +60,12 @@ class ModelStore:
                 document = self._present()
         return documents.model_record(document)
 
+    def wanted(self, session: DbSession) -> set[str]:
+        """The keys of the active model and of the one that a switch prepares."""
+        document = self._db[MODELS].find_one({"_id": ACTIVE}, session=session) or {}
+        found = (document, document.get("next") or {})
+        return {model["model"] for model in found if "model" in model}
+
     def missing(self, key: str) -> int:
         """How many faces have no vector of the model."""
         with translate():

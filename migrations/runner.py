@@ -122,12 +122,13 @@ class Runner:
 
     def down(self) -> Step | None:
         """Reverts the last applied step that this code knows; None when there is none."""
-        with self.lease():
+        with self.lease() as lease:
             applied = self._ledger.applied()
             check_known(self._steps, applied)
             known = [step for step in self._steps if step.name in applied]
             if not known:
                 return None
+            lease.renew()  # as `up` does
             self._ledger.run_down(known[-1])
             return known[-1]
 

@@ -7,13 +7,23 @@ time.
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
 import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from faces.database import FACES, IN_FLIGHT_S, SEARCH_TIMEOUT_S, Db, Document, translate
+from faces.database import (
+    FACES,
+    IN_FLIGHT_S,
+    SEARCH_TIMEOUT_S,
+    Db,
+    Document,
+    Session,
+    in_transaction,
+    translate,
+)
 from faces.errors import Conflict
 from faces.job_run import Handler, run_claimed
 from faces.leases import Holder, Lease
@@ -33,7 +43,7 @@ SEEN_S = 2.5
 DRAIN_S = SEEN_S + SEARCH_TIMEOUT_S
 """So long after a flip a request that began before it may still search the old index."""
 FOLLOW_S = 0.5
-PRUNE_PAGE = 500
+PRUNE_PAGE = 100
 Say = Callable[[str], None]
 
 
@@ -61,7 +71,7 @@ class Switch:
     def begin(self, wish: Wish) -> ActiveModel:
         """Notes the next model and creates its index. Raises Conflict when it is active already."""
         card(wish.key)
-        with self._runner.lease():
+        with self._runner.lease() as lease:
             active = self._active()
             if active.next is not None and active.next.key == wish.key:
                 index = active.next.index
@@ -76,6 +86,7 @@ class Switch:
             active = self._models.begin_switch(wish.key, wish.build, index, wish.quantization)
             live = list_indexes(self._db)
             for action in indexes.actions(indexes.wanted(active), live):
+                lease.renew()  # one that was paused for long is not to undo what a newer one did
                 self._runner.send(action)
         return active
 
@@ -145,7 +156,7 @@ class Switch:
 
     def flip(self, key: str, *, leave_behind: int = 0) -> ActiveModel:
         """The new active model. Raises Conflict while more faces lack its vector than allowed."""
-        with self._runner.lease():
+        with self._runner.lease() as lease:
             active = self._active()
             if active.key == key and active.next is None:
                 return active
@@ -156,12 +167,17 @@ class Switch:
             state = list_indexes(self._db).get(active.next.index)
             if state is None or not state.queryable:
                 raise Conflict(f"The vector index {active.next.index} is not queryable yet.")
+            lease.renew()
             active = self._models.flip(key, missing)
         self._say(f"the active model is {key}")
         return active
 
     def roll_back(self) -> str:
         """The key of the model that was active before, which is now the next one."""
+        with self._runner.lease():  # else its index might be dropped by a prune at this moment
+            return self._back()
+
+    def _back(self) -> str:
         active = self._active()
         before = active.previous
         if before is None:
@@ -319,28 +335,30 @@ class Switch:
 
     def _unset(self, key: str) -> int:
         """How many faces lost their vector of a model, page by page; Conflict once it is wanted."""
+        count, after = 0, ""
+        while rows := in_transaction(self._db, functools.partial(self._unset_page, key, after)):
+            count, after = count + len(rows), rows[-1]
+            self._say(f"dropped {count} vectors of {key}")
+        return count
+
+    def _unset_page(self, key: str, after: str, session: Session) -> list[str]:
+        """The next faces, which lost their vector; none once a switch to it can have begun.
+
+        In one transaction: whoever is paused before the last step cannot take it later.
+        """
         from pymongo import UpdateOne
 
-        count = 0
-        after = ""
+        query = {"_id": {"$gt": after}, f"builds.{key}": {"$exists": True}}
+        found = self._db[FACES].find(query, {"_id": 1}, session=session)
+        rows = list(found.sort([("_id", 1)]).limit(PRUNE_PAGE))
+        if not rows:
+            return []
+        if key in self._models.wanted(session):
+            raise Conflict(f"A switch to {key} has begun: its vectors are kept from now on.")
         gone = {"$unset": {vector_path(key): "", f"builds.{key}": ""}}
-        while True:
-            query = {"_id": {"$gt": after}, f"builds.{key}": {"$exists": True}}
-            with translate():
-                rows = list(
-                    self._db[FACES].find(query, {"_id": 1}).sort([("_id", 1)]).limit(PRUNE_PAGE)
-                )
-                if not rows:
-                    return count
-                active = self._active()
-                if key in (active.key, active.next and active.next.key):
-                    raise Conflict(
-                        f"A switch to {key} has begun: its vectors are kept from now on."
-                    )
-                writes = [UpdateOne({"_id": row["_id"]}, gone) for row in rows]
-                count += self._db[FACES].bulk_write(writes, ordered=False).modified_count
-            after = rows[-1]["_id"]
-            self._say(f"dropped {count} vectors of {key}")
+        writes = [UpdateOne({"_id": row["_id"]}, gone) for row in rows]
+        self._db[FACES].bulk_write(writes, ordered=False, session=session)
+        return [row["_id"] for row in rows]
 
 
 def _machine(process: Process) -> str:

@@ -6,10 +6,11 @@ from typing import Any
 
 import pytest
 
-from faces.database import FACES, LEASES, Db
+from faces.database import FACES, LEASES, Db, Session
 from faces.errors import Conflict, LeaseLost
 from faces.leases import Holder
 from faces.store import Store
+from faces.store_models import ModelStore
 from faces.types import MediaInfo, MediaRef
 from faces.watch import list_indexes
 from migrations import indexes, switching
@@ -88,6 +89,49 @@ def test_a_model_that_is_switched_to_keeps_the_vectors_that_are_left(
         return found
 
     monkeypatch.setattr(Switch, "_other_models", first)
+    with pytest.raises(Conflict, match="A switch to sface has begun"):
+        switch.prune()
+    both_are_there(store, db)
+
+
+def test_nobody_rolls_back_while_models_are_dropped(
+    switch: Switch, store: Store, db: Db, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    change(switch, db)
+    refused: list[LeaseLost] = []
+    lease, forget = Runner.lease, ModelStore.forget
+    monkeypatch.setattr(Runner, "lease", lambda self, wait_s=0.0: lease(self, wait_s))
+
+    def other(models: ModelStore, index: str) -> None:
+        try:
+            switch.roll_back()
+        except LeaseLost as error:
+            refused.append(error)
+        forget(models, index)
+
+    monkeypatch.setattr(ModelStore, "forget", other)
+    switch.prune()
+    assert refused, "another operator has to wait"
+    active = store.active_model()
+    assert active is not None
+    assert (active.key, active.next, active.previous) == (NEXT, None, None)
+
+
+def test_a_prune_that_was_paused_before_its_last_write_does_not_make_it(
+    switch: Switch, store: Store, db: Db, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted = ModelStore.wanted
+    paused: list[bool] = []
+
+    def then(models: ModelStore, session: Session) -> set[str]:
+        found = wanted(models, session)
+        if not paused:
+            paused.append(True)
+            change(switch, db)
+            db[FACES].update_many({}, {"$set": {"quality": 0.9}})
+        return found
+
+    monkeypatch.setattr(ModelStore, "wanted", then)
     with pytest.raises(Conflict, match="A switch to sface has begun"):
         switch.prune()
     both_are_there(store, db)
