@@ -9,6 +9,7 @@ from typing import Any
 
 from faces import documents, identity
 from faces.database import Document
+from faces.models.cards import CARDS
 from faces.records import FieldType, Unindexed
 from faces.types import Analysis, Box, Face, MediaInfo, MediaRef
 
@@ -43,11 +44,13 @@ def plan_faces(
     content: str,
     min_quality: float,
     now: dt.datetime,
+    only_add: bool = False,
 ) -> FacePlan:
     """The plan for one item.
 
     `analyses[0]` decides which faces there are; further ones bring the vectors of other models for
-    the same faces, in the same order. `stored` are the item's face documents without vectors.
+    the same faces, in the same order. `stored` are the item's face documents without vectors; with
+    `only_add` those that were not chosen this time stay.
     """
     main = analyses[0]
     picture = main.picture
@@ -57,6 +60,7 @@ def plan_faces(
         kind: [Box(*stone["box"]) for stone in tombstones if stone["kind"] == kind]
         for kind in ("person", "face")
     }
+    there = [documents.relative_box(document) for document in stored]
     for position, face in enumerate(main.faces):
         box = face.detection.box
         relative = box.relative(picture.width, picture.height)
@@ -64,15 +68,17 @@ def plan_faces(
             unindexed.append(Unindexed(box, ERASED))
         elif identity.overlaps(relative, stones["face"]):
             unindexed.append(Unindexed(box, DELETED))
+        elif only_add and face.embedding is None and identity.overlaps(relative, there):
+            continue  # it is stored, and was not chosen this time
         elif face.embedding is None or face.quality < min_quality:
             unindexed.append(Unindexed(box, face.reasons[0] if face.reasons else LOW_QUALITY))
         else:
             kept.append((position, face, relative))
 
-    matched = identity.match_boxes(
-        [documents.relative_box(document) for document in stored], [box for _, _, box in kept]
-    )
+    matched = identity.match_boxes(there, [box for _, _, box in kept])
     taken = {document["_id"] for document in stored}
+    # A face that was removed keeps its id: by it its tombstone stands for that face alone.
+    taken |= {stone["_id"].partition("/")[2] for stone in tombstones}
     image = identity.image_id(ref.collection, ref.media_id, content)
     shared = item_fields(ref, info, declared)
     inserts: list[Document] = []
@@ -122,17 +128,20 @@ def plan_faces(
                     changed[f"embeddings.{model}"] = vector
                     changed[f"builds.{model}"] = builds[model]
             if not same_picture:
-                # A vector of another model belongs to the picture that was there before.
-                for model in set(old.get("builds") or {}) - set(vectors):
+                # A vector of another model belongs to the picture that was there before, also one
+                # that was embedded since `stored` was read.
+                for model in (set(old.get("builds") or {}) | set(CARDS)) - set(vectors):
                     unset[f"embeddings.{model}"] = ""
                     unset[f"builds.{model}"] = ""
             if changed or unset:
                 updates.append((old["_id"], changed, unset))
-    deletes = tuple(sorted({document["_id"] for document in stored} - set(order)))
+    rest = sorted({document["_id"] for document in stored} - set(order))
+    if only_add:
+        order += rest
     return FacePlan(
         tuple(inserts),
         tuple(updates),
-        deletes,
+        () if only_add else tuple(rest),
         tuple(unindexed),
         tuple(order),
         tuple(position for position, _, _ in kept),

@@ -35,6 +35,7 @@ class Put:
     before: Before | None = None
     keep_other: bool = False
     again: Again | None = None
+    since: dt.datetime | None = None
 
     @property
     def size(self) -> int:
@@ -120,6 +121,7 @@ def plan_put(
             content=put.content,
             min_quality=rules.min_quality,
             now=now,
+            only_add=put.keep_other and old is not None and old.get("sha256") == put.content,
         )
         unindexed = [
             {"box": documents.box_document(entry.box), "reason": entry.reason}

@@ -62,10 +62,13 @@ class ItemWrites:
     def __init__(self, db: Db) -> None:
         self._db = db
 
-    def _declared(self, name: str, session: Session) -> Document:
+    def _declared(self, name: str, session: Session, since: dt.datetime | None = None) -> Document:
+        """The declared fields. Raises NotFound, also for a later one than that made at `since`."""
         document = self._db[COLLECTIONS].find_one({"_id": name}, session=session)
         if document is None or document.get("deleting"):
             raise NotFound("There is no such collection: create it first.")
+        if since is not None and document["created_at"] != since:
+            raise NotFound("The collection was deleted while this picture was worked on.")
         declared: Document = document.get("metadata_fields") or {}
         return declared
 

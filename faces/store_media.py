@@ -53,7 +53,7 @@ class MediaStore(ItemWrites):
             ref = put.ref
             known = put.before.of(ref) if first and put.before is not None else None
             check_fence(self._db, rules.fence, session)
-            declared = self._declared(ref.collection, session)
+            declared = self._declared(ref.collection, session, put.since)
             own = declared if ref.source == API_SOURCE else None
             documents.check_metadata(put.info.metadata, own)
             old = known.media if known else self._find(ref.collection, ref.media_id, session)

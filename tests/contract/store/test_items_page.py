@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from pymongo import MongoClient, monitoring
 
-from faces import item_writes
+from faces import documents, item_writes
 from faces.database import FACES, MEDIA, MODELS, Db
 from faces.errors import Busy, LeaseLost, Tombstoned
 from faces.item_before import Before
@@ -19,7 +19,7 @@ from faces.leases import Holder
 from faces.records import PutResult
 from faces.store import Store
 from faces.types import Analysis, MediaInfo, MediaRef
-from tests.faces_made import analysis, face, row_of_faces
+from tests.faces_made import analysis, face, row_of_faces, vector
 
 NAMES = [f"{n}.jpg" for n in range(4)]
 WRITES = ("insert", "update", "delete", "bulkWrite", "commitTransaction", "findAndModify")
@@ -168,6 +168,19 @@ def test_a_subject_assigned_since_then_is_kept(store: Store) -> None:
     put(store, "0.jpg", picture(0, shift=8), "b", before)
     kept = {f.face_id: f.subject_id for f in store.item("default", "0.jpg").faces}
     assert kept[first.faces[0].face_id] == "ann"
+
+
+def test_a_vector_embedded_since_then_goes_with_the_picture_that_it_was_made_of(
+    store: Store, db: Db
+) -> None:
+    put(store, "0.jpg", picture(0), "a", None)
+    before = store.before("default", NAMES)
+    # A switch of the model is being prepared by another process.
+    given = {"embeddings.sface": documents.pack_vector(vector(0, "sface")), "builds.sface": "b1"}
+    db[FACES].update_many({}, {"$set": given})
+    put(store, "0.jpg", picture(0, shift=8), "b", before)
+    for row in db[FACES].find({}):
+        assert set(row["embeddings"]) == set(row["builds"]) == {"facenet128"}
 
 
 def test_a_lease_lost_since_then_writes_nothing(store: Store, db: Db) -> None:

@@ -57,6 +57,15 @@ class TestForgottenPictures:
         assert again.faces == ()
         assert [entry.reason for entry in again.unindexed] == ["erased"]
 
+    def test_of_two_small_faces_side_by_side_each_is_erased_for_good(self, store: Store) -> None:
+        crowd = analysis(face(100, side=40, seed=1), face(145, side=40, seed=2), size=(6400, 6400))
+        for left in (1, 0):
+            faces = put(store, crowd).faces
+            first = min(faces, key=lambda found: found.box.x).face_id
+            store._removal.remove_faces("default", "ann", [first], reason="erased", receipt_id="r")
+            store.delete_item("default", "ann", source="api", tombstone=True)
+            assert len(put(store, crowd).faces) == left
+
     def test_an_item_that_is_not_there_is_no_error(self, store: Store) -> None:
         store.forget_picture("default", "absent")
 
