@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pymongo import DeleteOne, UpdateOne
+from pymongo.errors import DuplicateKeyError
 
 from faces import documents, identity
 from faces.canary import COLLECTION as CANARIES
@@ -24,6 +25,7 @@ from faces.database import (
     TOMBSTONES,
     Db,
     Document,
+    Raced,
     Session,
     in_transaction,
     translate,
@@ -188,6 +190,7 @@ class Audit:
                 if key in owners:
                     items.append(UpdateOne({"_id": key}, {"$inc": {"face_count": -1, "rev": 1}}))
             elif name == "dangling_subjects":
+                self._hold_back(face["collection"], face["subject_id"], session)
                 writes.append(UpdateOne(one, {"$set": {"subject_id": None}}))
             elif name == "wrong_vectors":
                 # Without it the face lacks the model's vector, which indexing or reembed supply.
@@ -197,6 +200,17 @@ class Audit:
         for where, ops in ((CROPS, going), (FACES, [*going, *writes]), (MEDIA, items)):
             if ops:
                 self._db[where].bulk_write(ops, ordered=False, session=session)
+
+    def _hold_back(self, collection: str, subject_id: str, session: Session) -> None:
+        """Lets nobody create this subject at this very moment; Raced where somebody has."""
+        key = {"_id": identity.subject_key(collection, subject_id)}
+        try:
+            self._db[SUBJECTS].insert_one(
+                {**key, "collection": collection, "subject_id": subject_id}, session=session
+            )
+        except DuplicateKeyError as error:
+            raise Raced from error
+        self._db[SUBJECTS].delete_one(key, session=session)
 
     def _face(
         self,
@@ -340,7 +354,8 @@ class Audit:
             self._db[MEDIA].bulk_write(
                 [
                     UpdateOne(
-                        {"_id": key}, {"$unset": {"etag": "", "sha256": ""}, "$inc": {"rev": 1}}
+                        {"_id": key, "source": {"$ne": API_SOURCE}},  # by now perhaps the API's
+                        {"$unset": {"etag": "", "sha256": ""}, "$inc": {"rev": 1}},
                     )
                     for key in ids[start : start + BULK]
                 ],
@@ -368,11 +383,11 @@ def states(db: Db, source: str, collection: str) -> dict[str, int]:
 
 
 def _unfit(face: Document) -> list[str]:
-    """The models whose stored vector has not their size or not unit length."""
+    """The models, of those that this release knows, whose vector has another size or length."""
     return [
         model
         for model, stored in (face.get("embeddings") or {}).items()
-        if model not in CARDS or not _fits(stored, CARDS[model].dimensions)
+        if model in CARDS and not _fits(stored, CARDS[model].dimensions)
     ]
 
 

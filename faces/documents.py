@@ -36,6 +36,8 @@ MAX_METADATA_BYTES = 8192
 
 FACE_FIELDS: Document = {"embeddings": 0}
 """The projection of every read of faces: vectors stay in the database."""
+ITEM_FIELDS: Document = {"unindexed": 0}
+"""The projection of lists of items: a crowd's picture names hundreds of faces left out."""
 
 
 def pack_vector(vector: Vector) -> Binary:

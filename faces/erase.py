@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import itertools
 from collections.abc import Iterator, Mapping
@@ -15,7 +16,7 @@ from pymongo.read_concern import ReadConcern
 from faces import canary, documents, identity, tombstones
 from faces.database import BULK, CROPS, FACES, SUBJECTS, TOMBSTONES, Document, Session, translate
 from faces.errors import DatabaseUnavailable, IndexNotReady
-from faces.job_run import JobRun
+from faces.job_run import JobRun, Replaced
 from faces.records import ActiveModel
 from faces.store_removal import RemovalStore
 from faces.watch import explain, list_indexes
@@ -39,8 +40,38 @@ def erase(run: JobRun) -> dict[str, Any]:
     db, collection = run.store.db, run.collection or ""
     subject_id: str = run.params["subject_id"]
     receipt_id: str = run.params["receipt_id"]
-    removal = RemovalStore(db)
-    mine = {"collection": collection, "subject_id": subject_id}
+    theirs: Document = {"collection": collection, "subject_id": subject_id}
+    mine: Document | None = theirs
+    person = {"_id": identity.subject_key(collection, subject_id)}
+    run.other = (SUBJECTS, {**person, "job_id": {"$ne": run.job_id}})
+    try:
+        _remove(run, theirs, receipt_id)
+    except Replaced:
+        mine = None  # who has the id by now is another person; nobody is left of this one
+    _drop_crops(run, receipt_id)
+    count = _count_at_majority(run, mine, receipt_id)
+    proofs = _proofs(run)
+    with contextlib.suppress(Replaced):
+        run.transaction(lambda session: db[SUBJECTS].delete_one(person, session=session))
+    receipt = {
+        "receipt_id": receipt_id,
+        "subject_id": subject_id,
+        "collection": collection,
+        "state": "verified",
+        "faces_deleted": count,
+        "tombstones": count,
+        "faces_left": 0,
+        "indexes": proofs,
+        "verified_at": documents.utc(dt.datetime.now(dt.UTC)).isoformat(),
+        "notes": list(NOTES),
+    }
+    _audit(receipt)
+    return receipt
+
+
+def _remove(run: JobRun, mine: Document, receipt_id: str) -> None:
+    """Removes the person's faces by item. Raises Replaced."""
+    db, removal = run.store.db, RemovalStore(run.store.db)
     left = _entomb(run, mine, receipt_id)
     with translate():
         total = db[TOMBSTONES].count_documents({"receipt_id": receipt_id})
@@ -56,33 +87,14 @@ def erase(run: JobRun) -> dict[str, Any]:
             by_item.setdefault(row["media_id"], []).append(row["_id"])
         for media_id, ids in by_item.items():
             erased += removal.remove_faces(
-                collection,
+                mine["collection"],
                 media_id,
                 ids,
                 reason="erased",
                 receipt_id=receipt_id,
-                fence=run.fence,
+                guard=run.guard,
             )
             run.progress(done=erased, faces=erased)
-    _drop_crops(run, receipt_id)
-    count = _count_at_majority(run, mine, receipt_id)
-    proofs = _proofs(run)
-    person = {"_id": identity.subject_key(collection, subject_id)}
-    run.transaction(lambda session: db[SUBJECTS].delete_one(person, session=session))
-    receipt = {
-        "receipt_id": receipt_id,
-        "subject_id": subject_id,
-        "collection": collection,
-        "state": "verified",
-        "faces_deleted": count,
-        "tombstones": count,
-        "faces_left": 0,
-        "indexes": proofs,
-        "verified_at": documents.utc(dt.datetime.now(dt.UTC)).isoformat(),
-        "notes": list(NOTES),
-    }
-    _audit(receipt)
-    return receipt
 
 
 def _entomb(run: JobRun, mine: Document, receipt_id: str) -> int:
@@ -136,8 +148,11 @@ def _drop_crops(run: JobRun, receipt_id: str) -> None:
             run.progress()
 
 
-def _count_at_majority(run: JobRun, mine: Document, receipt_id: str) -> int:
-    """The number of erased faces, once none of them and none of their crops is left."""
+def _count_at_majority(run: JobRun, mine: Document | None, receipt_id: str) -> int:
+    """The number of erased faces, once none of them and none of their crops is left.
+
+    `mine` finds the person's faces, None when another person has the id.
+    """
     majority = ReadConcern("majority")
     db = run.store.db
     faces = db[FACES].with_options(read_concern=majority)
@@ -145,7 +160,7 @@ def _count_at_majority(run: JobRun, mine: Document, receipt_id: str) -> int:
     stones = db[TOMBSTONES].with_options(read_concern=majority)
     total = 0
     with translate():
-        left = faces.count_documents(mine)
+        left = 0 if mine is None else faces.count_documents(mine)
         for ids in _faces_of(stones, receipt_id):
             total += len(ids)
             left += _present(faces, crops, ids)

@@ -13,7 +13,7 @@ from pymongo import ReturnDocument
 
 from faces import documents
 from faces.database import JOB_FAILURES, JOBS, Document, Session, in_transaction, translate
-from faces.errors import LeaseLost, LikenessError, StorageFull, Unavailable
+from faces.errors import LeaseLost, LikenessError, NotFound, StorageFull, Unavailable
 from faces.jobs import LEASE_S, MAX_ATTEMPTS, MAX_ERROR, UNSTOPPABLE, Jobs, lease_until
 from faces.leases import JOB_FENCE, Fence, Holder, check_fence
 from faces.records import Job
@@ -36,6 +36,13 @@ class PutBack(Exception):
         super().__init__()
 
 
+class Replaced(NotFound):
+    """What the job was about is gone, and another of the same name is there, which stays as it is.
+
+    So it is when a job was cut after its last write, or had to wait: it is run again later.
+    """
+
+
 class JobRun:
     """A claimed job as its handler sees it. Progress calls raise `Cancelled` and `LeaseLost`."""
 
@@ -50,6 +57,8 @@ class JobRun:
         self.started_at: dt.datetime = document["started_at"]
         self.attempts: int = document["attempts"]
         self.stopping = stopping
+        self.other: tuple[str, Document] | None = None
+        """Where another object of the same name is found, and how; the job leaves it alone."""
         self._epoch: int = document["epoch"]
         self._counters: Document = {name: document[name] for name in _COUNTERS}
         self._flushed = -1e9
@@ -118,14 +127,22 @@ class JobRun:
         """What `work(session)` returns, committed at once and only while this claim holds.
 
         A worker that was paused until another one had ended its job changes nothing any more: what
-        it finds then may be new. Raises LeaseLost, and what `in_transaction` raises.
+        it finds then may be new. Raises LeaseLost, Replaced, and what `in_transaction` raises.
         """
 
-        def fenced(session: Session) -> T:
-            check_fence(self.store.db, self.fence, session)
+        def guarded(session: Session) -> T:
+            self.guard(session)
             return work(session)
 
-        return in_transaction(self.store.db, fenced)
+        return in_transaction(self.store.db, guarded)
+
+    def guard(self, session: Session) -> None:
+        """Raises LeaseLost or Replaced, as the transaction sees it."""
+        check_fence(self.store.db, self.fence, session)
+        if self.other is not None:
+            where, query = self.other
+            if self.store.db[where].find_one(query, {"_id": 1}, session=session) is not None:
+                raise Replaced("What this job was about is gone; another has its name by now.")
 
     def failure(self, key: str, error: str, detail: str = "") -> None:
         """Keeps one failure by its key: an error's class and a sentence."""

@@ -36,6 +36,8 @@ MAX_ERROR = 500
 UNSTOPPABLE = ("erase", "delete_collection", "delete_subject")
 """What hides objects at once has to finish; it cannot be cancelled."""
 
+_OWN = ("params.changed", "params.deleted", "params.face_ids", "checkpoint", "cursor")
+"""What only the job's worker needs; it may be half a megabyte."""
 _NOW_MS: Document = {"$toLong": "$$NOW"}
 _LIVE: Document = {"$gt": [{"$ifNull": ["$expires_ms", 0]}, _NOW_MS]}
 
@@ -162,15 +164,23 @@ class Jobs:
         if job.kind in UNSTOPPABLE:
             raise Conflict("This job cannot be cancelled: what it removes is hidden already.")
         now = documents.utc(dt.datetime.now(dt.UTC))
+        waits = {"$eq": ["$state", "queued"]}
+        # At once: one that waits for another's lease is taken up and put back every few seconds.
+        told = {
+            "cancelling": True,
+            "state": {"$cond": [waits, "cancelled", "$state"]},
+            "finished_at": {"$cond": [waits, now, "$$REMOVE"]},
+        }
         with translate():
             self._db[JOBS].update_one(
-                {"_id": job_id, "state": "queued"},
-                {"$set": {"state": "cancelled", "cancelling": True, "finished_at": now}},
-            )
-            self._db[JOBS].update_one(
-                {"_id": job_id, "state": "running"}, {"$set": {"cancelling": True}}
+                {"_id": job_id, "state": {"$in": ["queued", "running"]}}, [{"$set": told}]
             )
         return self.get(job_id)
+
+    def came_to_nothing(self, job_id: str, session: Session) -> bool:
+        """Whether a job failed, or is not there any more: what it was to do needs another."""
+        job = self._db[JOBS].find_one({"_id": job_id}, {"state": 1}, session=session)
+        return job is None or job["state"] == "failed"
 
     def active(self, kind: str, collection: str | None = None) -> Job | None:
         """The oldest unfinished job of a kind, or None."""
@@ -269,13 +279,21 @@ class Jobs:
 
     def _open(self, kinds: Collection[str], only: Document | None) -> list[Document]:
         query = {"kind": {"$in": sorted(kinds)}, "state": {"$in": ["queued", "running"]}}
+        # Those that were put back for a while are no hindrance, however many they are.
+        due = {"$or": [{"state": "running"}, {"$expr": {"$not": [_LIVE]}}]}
         return self._rows(
-            [{"$match": {**query, **(only or {})}}, {"$sort": {"_id": 1}}, {"$limit": 200}]
+            [
+                {"$match": {**query, **(only or {})}},
+                {"$match": due},
+                {"$sort": {"_id": 1}},
+                {"$limit": 200},
+            ]
         )
 
     def _rows(self, stages: list[Document]) -> list[Document]:
         with translate():
-            return list(self._db[JOBS].aggregate([*stages, {"$set": {"live": _LIVE}}]))
+            added: list[Document] = [{"$unset": list(_OWN)}, {"$set": {"live": _LIVE}}]
+            return list(self._db[JOBS].aggregate([*stages, *added]))
 
     def _record(self, row: Document, worker_alive: bool) -> Job:
         state: JobState = (

@@ -9,10 +9,10 @@ from __future__ import annotations
 import os
 import socket
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from pymongo import ReturnDocument
 from pymongo.errors import DuplicateKeyError
@@ -61,6 +61,10 @@ class Fence:
 
     name: str
     epoch: int
+
+
+Guard: TypeAlias = Callable[[Session], None]
+"""Raises when the caller may not write any more."""
 
 
 class Lease:
@@ -138,8 +142,12 @@ class Leases:
 
     def _take(self, name: str, holder: Holder, token: str, ttl_s: float) -> Document:
         free: Document = {"$not": [_LIVE]}
+        # Counted from the moment of the first grant: where somebody removed the lease, what items
+        # remember of an earlier one stays behind, and nobody has an epoch for the second time.
         grant = {
-            "epoch": {"$cond": ["$free", {"$add": [{"$ifNull": ["$epoch", 0]}, 1]}, "$epoch"]},
+            "epoch": {
+                "$cond": ["$free", {"$add": [{"$ifNull": ["$epoch", _NOW_MS]}, 1]}, "$epoch"]
+            },
             "holder": {"$cond": ["$free", {"$literal": holder.document()}, "$holder"]},
             "token": {"$cond": ["$free", token, "$token"]},
             "granted_at": {"$cond": ["$free", "$$NOW", "$granted_at"]},
@@ -159,15 +167,15 @@ class Leases:
 
 
 def check_fence(db: Db, fence: Fence | None, session: Session) -> None:
-    """Raises LeaseLost when the fence's lease has a later epoch, as seen by the transaction."""
+    """Raises LeaseLost when the fence's lease has a later epoch, or its job has ended, as seen by
+    the transaction."""
     if fence is None:
         return
     job = fence.name.startswith(JOB_FENCE)
-    found = db[JOBS if job else LEASES].find_one(
-        {"_id": fence.name.removeprefix(JOB_FENCE), "epoch": fence.epoch},
-        {"_id": 1},
-        session=session,
-    )
+    held: Document = {"_id": fence.name.removeprefix(JOB_FENCE), "epoch": fence.epoch}
+    if job:
+        held["state"] = "running"  # given up by another worker, it keeps its epoch
+    found = db[JOBS if job else LEASES].find_one(held, {"_id": 1}, session=session)
     if found is None:
         raise LeaseLost
 

@@ -179,6 +179,7 @@ class Job:
     """A piece of background work and how far it is.
 
     `state` is `stalled` when a running job's heartbeat stopped; a worker then takes it over.
+    `params` lack the keys and faces that it is about.
     """
 
     job_id: str

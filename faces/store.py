@@ -26,6 +26,7 @@ from faces.records import (
     StoredFace,
 )
 from faces.store_collections import CollectionStore
+from faces.store_links import CHUNK
 from faces.store_lists import ListStore
 from faces.store_media import MediaStore, Told
 from faces.store_models import ModelStore
@@ -108,6 +109,7 @@ class Store:
         before: Before | None = None,
         keep_other: bool = False,
         again: Again | None = None,
+        since: dt.datetime | None = None,
     ) -> PutResult:
         """Indexes one picture in one transaction, safe to repeat.
 
@@ -117,11 +119,15 @@ class Store:
         the vectors of other models for the same faces in the same order. `crops` are kept JPEGs by
         position in `analysis.faces`. `began_rev` is `rev()` from before the work: a delete since
         then wins. With `keep_other` an item with another picture is left alone: OtherPicture is
-        raised. Of one with this picture `again` makes what is stored in place of `info`.
+        raised, and one with this picture loses no face. Of one with this picture `again` makes what
+        is stored in place of `info`. `since` is when the collection was made: one that was deleted
+        and made anew meanwhile does not get it.
         Raises NotFound (collection), Conflict (another owner, or deleted meanwhile),
         Tombstoned (a source brings back what the API deleted), LeaseLost, InvalidRequest.
         """
-        put = Put(ref, info, (analysis, *also), content, began_rev, before, keep_other, again)
+        put = Put(
+            ref, info, (analysis, *also), content, began_rev, before, keep_other, again, since
+        )
         return self._media.put(put, Rules(min_quality, pipeline_version, fence), crops or {})
 
     def put_together(self, puts: Sequence[Put], rules: Rules) -> list[int | None]:
@@ -257,12 +263,15 @@ class Store:
         return self._lists.shown(collection, faces)
 
     def delete_faces(self, collection: str, faces: Sequence[StoredFace]) -> None:
-        """Removes faces of a collection as `delete_face` does, picture by picture."""
-        by_item: dict[str, list[str]] = {}
-        for face in faces:
-            by_item.setdefault(face.media_id, []).append(face.face_id)
-        for media_id, ids in by_item.items():
-            self._removal.remove_faces(collection, media_id, ids, reason="deleted")
+        """Removes faces of nobody as `delete_face` does, a hundred in a transaction.
+
+        One that was given to a subject meanwhile stays.
+        """
+        for start in range(0, len(faces), CHUNK):
+            by_item: dict[str, list[str]] = {}
+            for face in faces[start : start + CHUNK]:
+                by_item.setdefault(face.media_id, []).append(face.face_id)
+            self._removal.remove_together(collection, by_item, reason="deleted", of_nobody=True)
 
     def forget_picture(self, collection: str, media_id: str) -> None:
         """Lets `put_item` work on an item's picture again, though it may be the same.

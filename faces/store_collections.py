@@ -136,13 +136,23 @@ class CollectionStore:
         return in_transaction(self._db, work)
 
     def delete(self, name: str) -> str:
-        """The id of the job that deletes the collection, which is hidden from now on."""
+        """The id of the job that deletes the collection, which is hidden from now on.
+
+        One whose job failed gets another. Raises NotFound, Conflict for `default`.
+        """
         if name == DEFAULT_COLLECTION:
             raise Conflict("The collection `default` cannot be deleted.")
 
+        made: set[str] = set()
+
         def work(session: Session) -> str:
-            self._present(name, session)
+            found = self._db[COLLECTIONS].find_one({"_id": name}, session=session) or {}
+            if (under_way := found.get("deleting")) in made:
+                return str(under_way)  # an attempt before came through after all
+            if under_way is None or not self._jobs.came_to_nothing(under_way, session):
+                self._present(name, session)
             job_id = self._jobs.enqueue("delete_collection", name, {}, session=session)
+            made.add(job_id)
             self._db[COLLECTIONS].update_one(
                 {"_id": name}, {"$set": {"deleting": job_id}, "$inc": {"rev": 1}}, session=session
             )

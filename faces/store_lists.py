@@ -101,7 +101,7 @@ class ListStore:
         with translate():
             rows = list(
                 self._db[MEDIA]
-                .find(query)
+                .find(query, documents.ITEM_FIELDS)
                 .sort([("collection", 1), ("media_id", 1)])
                 .limit(limit + 1)
             )

@@ -1,8 +1,4 @@
-"""Subjects: people with several faces. Assigning is exact; erasing leaves tombstones.
-
-Every assignment touches the documents of the subjects that it takes from and gives to, so that it
-cannot slip past an erasure or a deletion that begins at the same moment.
-"""
+"""Subjects: people with several faces. Erasing leaves tombstones."""
 
 from __future__ import annotations
 
@@ -11,42 +7,28 @@ import uuid
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pymongo import UpdateOne
-
 from faces import cursors, documents, identity, tombstones
 from faces.database import (
     BULK,
     FACES,
-    JOBS,
     MEDIA,
     SUBJECTS,
-    Db,
     Document,
     Session,
     in_transaction,
     insert_new,
     translate,
 )
-from faces.errors import Conflict, FieldError, InvalidRequest, NotFound
-from faces.jobs import Jobs
-from faces.leases import Fence, check_fence
+from faces.errors import Conflict, InvalidRequest, NotFound
 from faces.records import Item, Page, Scalar, Subject
-from faces.store_lists import ListStore
+from faces.store_links import SubjectLinks
 
-CHUNK = 100
-MAX_IDS = 20_000
 MAX_NAME = 512
-MAX_REJECTED = 1000
 _AFTER_ALL = "\U0010ffff"
 
 
-class SubjectStore:
+class SubjectStore(SubjectLinks):
     """Reads and changes subjects."""
-
-    def __init__(self, db: Db, jobs: Jobs, lists: ListStore) -> None:
-        self._db = db
-        self._jobs = jobs
-        self._lists = lists
 
     def create(
         self,
@@ -76,20 +58,6 @@ class SubjectStore:
         except Conflict:
             raise Conflict("A subject of this id is there, or still being removed.") from None
         return documents.subject_record(document, 0)
-
-    def get(self, collection: str, subject_id: str) -> Subject:
-        """One subject with its number of faces. Raises NotFound."""
-        self._lists.check_collection(collection)
-        with translate():
-            document = self._db[SUBJECTS].find_one(
-                {"_id": identity.subject_key(collection, subject_id), "state": "active"}
-            )
-            if document is None:
-                raise NotFound("There is no such subject.")
-            count = self._db[FACES].count_documents(
-                {"collection": collection, "subject_id": subject_id}
-            )
-        return documents.subject_record(document, count)
 
     def list(
         self, collection: str, *, q: str | None = None, limit: int = 100, cursor: str | None = None
@@ -141,99 +109,22 @@ class SubjectStore:
             raise NotFound("There is no such subject.")
         return self.get(collection, subject_id)
 
-    def assign(self, collection: str, subject_id: str, face_ids: Sequence[str]) -> int | str:
-        """How many faces are now the subject's; above 500 the id of the job that does it.
-
-        A face of another subject changes hands. Raises NotFound when a face or the subject is not
-        there, and then changes nothing.
-        """
-        ids = _ids(face_ids)
-        self.get(collection, subject_id)
-        self._check_faces(collection, ids)
-        if len(ids) > BULK:
-            params = {"subject_id": subject_id, "face_ids": ids}
-            return self._jobs.enqueue("assign", collection, params)
-        chunks = [ids[start : start + CHUNK] for start in range(0, len(ids), CHUNK)]
-        return sum(self.assign_chunk(collection, subject_id, chunk) for chunk in chunks)
-
-    def assign_chunk(
-        self, collection: str, subject_id: str, ids: Sequence[str], fence: Fence | None = None
-    ) -> int:
-        """Assigns a few faces in one transaction; how many of them are now the subject's."""
-
-        def work(session: Session) -> int:
-            check_fence(self._db, fence, session)
-            self._touch(collection, subject_id, session, lifted=ids)
-            query = {"_id": {"$in": list(ids)}, "collection": collection}
-            rows = list(self._db[FACES].find(query, {"subject_id": 1}, session=session))
-            for other in sorted({row["subject_id"] for row in rows} - {None, subject_id}):
-                self._touch_old(collection, other, session)
-            moved = [(r["_id"], r["subject_id"]) for r in rows if r["subject_id"] != subject_id]
-            self._set_subject(moved, subject_id, session)
-            return len(rows)
-
-        return in_transaction(self._db, work)
-
-    def unassign(self, collection: str, subject_id: str, face_ids: Sequence[str]) -> int | str:
-        """How many of the faces were the subject's and no longer are; above 500 a job's id."""
-        ids = _ids(face_ids)
-        self.get(collection, subject_id)
-        if len(ids) > BULK:
-            params = {"subject_id": subject_id, "face_ids": ids}
-            return self._jobs.enqueue("unassign", collection, params)
-        chunks = [ids[start : start + CHUNK] for start in range(0, len(ids), CHUNK)]
-        return sum(self.unassign_chunk(collection, subject_id, chunk) for chunk in chunks)
-
-    def unassign_chunk(
-        self, collection: str, subject_id: str, ids: Sequence[str], fence: Fence | None = None
-    ) -> int:
-        """Unassigns a few faces in one transaction; how many were the subject's."""
-
-        def work(session: Session) -> int:
-            check_fence(self._db, fence, session)
-            self._touch(collection, subject_id, session)
-            query = {"_id": {"$in": list(ids)}, "collection": collection, "subject_id": subject_id}
-            rows = list(self._db[FACES].find(query, {"_id": 1}, session=session))
-            self._set_subject([(row["_id"], subject_id) for row in rows], None, session)
-            return len(rows)
-
-        return in_transaction(self._db, work)
-
-    def reject(self, collection: str, subject_id: str, face_ids: Sequence[str]) -> int:
-        """How many of the faces are now known not to be the subject's; those that were are not.
-
-        A rejected face is no match of a search by the subject; assigning it lifts that. The latest
-        thousand are remembered. Raises NotFound as `assign` does.
-        """
-        ids = _ids(face_ids)[:MAX_REJECTED]
-        self.get(collection, subject_id)
-        self._check_faces(collection, ids)
-        for start in range(0, len(ids), CHUNK):
-            self.unassign_chunk(collection, subject_id, ids[start : start + CHUNK])
-        key = identity.subject_key(collection, subject_id)
-
-        def work(session: Session) -> None:
-            subject = self._active(collection, subject_id, session)
-            kept = [face for face in subject.get("rejected") or () if face not in set(ids)]
-            rejected = [*kept, *ids][-MAX_REJECTED:]
-            self._db[SUBJECTS].update_one(
-                {"_id": key},
-                {"$set": {"rejected": rejected}, "$inc": {"links": 1}},
-                session=session,
-            )
-
-        in_transaction(self._db, work)
-        return len(ids)
-
     def delete(self, collection: str, subject_id: str) -> int | str:
         """How many faces lost the subject that is now gone; above 500 the id of the job.
 
-        The faces stay. Raises NotFound, Conflict while it is being erased.
+        The faces stay. One whose job failed gets another. Raises NotFound, and Conflict while it
+        is being erased or deleted.
         """
         self._lists.check_collection(collection)
 
+        made: list[int | str] = []
+
         def work(session: Session) -> int | str:
-            subject = self._active(collection, subject_id, session)
+            key = {"_id": identity.subject_key(collection, subject_id)}
+            found = self._db[SUBJECTS].find_one(key, session=session) if made else {}
+            if made and (found is None or found.get("job_id") == made[-1]):
+                return made[-1]  # an attempt before came through after all
+            subject = self._leaving(collection, subject_id, "deleting", session)
             query = {"collection": collection, "subject_id": subject_id}
             rows = list(self._db[FACES].find(query, {"_id": 1}, session=session).limit(BULK + 1))
             if len(rows) > BULK:
@@ -241,9 +132,11 @@ class SubjectStore:
                     "delete_subject", collection, {"subject_id": subject_id}, session=session
                 )
                 self._leave(subject, "deleting", job_id, session)
+                made.append(job_id)
                 return job_id
             self._set_subject([(row["_id"], subject_id) for row in rows], None, session)
             self._db[SUBJECTS].delete_one({"_id": subject["_id"]}, session=session)
+            made.append(len(rows))
             return len(rows)
 
         return in_transaction(self._db, work)
@@ -261,8 +154,7 @@ class SubjectStore:
             receipt_id = str(uuid.uuid4())
             if subject is not None and subject["state"] == "erasing":
                 running: str = subject["job_id"]
-                job = self._db[JOBS].find_one({"_id": running}, session=session)
-                if job is not None and job["state"] != "failed":
+                if not self._jobs.came_to_nothing(running, session):
                     return running
                 receipt_id = subject["receipt_id"]
             else:
@@ -303,7 +195,8 @@ class SubjectStore:
             more = len(rows) > limit
             rows = rows[:limit]
             keys = [identity.media_key(collection, row["_id"]) for row in rows]
-            found = {row["_id"]: row for row in self._db[MEDIA].find({"_id": {"$in": keys}})}
+            items = self._db[MEDIA].find({"_id": {"$in": keys}}, documents.ITEM_FIELDS)
+            found = {row["_id"]: row for row in items}
         return Page(
             tuple(documents.item_record(found[key]) for key in keys if key in found),
             cursors.encode(scope, (int(rows[-1]["at"]), rows[-1]["_id"])) if more else None,
@@ -317,46 +210,13 @@ class SubjectStore:
         with translate():
             return {row["_id"]: row["n"] for row in self._db[FACES].aggregate(stages)}
 
-    def _check_faces(self, collection: str, ids: Sequence[str]) -> None:
-        erasing, _ = self._lists.leaving(collection)
-        for start in range(0, len(ids), BULK):
-            part = list(ids[start : start + BULK])
-            query: Document = {"_id": {"$in": part}, "collection": collection}
-            if erasing:
-                query["subject_id"] = {"$nin": sorted(erasing)}
-            with translate():
-                present = self._db[FACES].count_documents(query)
-            if present != len(part):
-                raise NotFound("At least one of the faces is not in this collection.")
-
-    def _active(self, collection: str, subject_id: str, session: Session) -> Document:
-        subject = self._db[SUBJECTS].find_one(
-            {"_id": identity.subject_key(collection, subject_id)}, session=session
-        )
-        if subject is None:
-            raise NotFound("There is no such subject.")
-        if subject["state"] != "active":
-            raise Conflict("The subject is being removed.")
-        return subject
-
-    def _touch(
-        self, collection: str, subject_id: str, session: Session, lifted: Sequence[str] = ()
-    ) -> None:
-        subject = self._active(collection, subject_id, session)
-        update: Document = {"$inc": {"links": 1}}
-        if lifted and set(lifted) & set(subject.get("rejected") or ()):
-            update["$pullAll"] = {"rejected": list(lifted)}
-        self._db[SUBJECTS].update_one({"_id": subject["_id"]}, update, session=session)
-
-    def _touch_old(self, collection: str, subject_id: str, session: Session) -> None:
-        """Marks the subject that loses a face. Raises NotFound while it is being erased."""
+    def _leaving(self, collection: str, subject_id: str, state: str, session: Session) -> Document:
+        """The subject: active, or in this state by a job that failed. Raises as `_active` does."""
         key = identity.subject_key(collection, subject_id)
-        subject = self._db[SUBJECTS].find_one({"_id": key}, session=session)
-        if subject is None:
-            return
-        if subject["state"] == "erasing":
-            raise NotFound("At least one of the faces is not in this collection.")
-        self._db[SUBJECTS].update_one({"_id": key}, {"$inc": {"links": 1}}, session=session)
+        subject = self._db[SUBJECTS].find_one({"_id": key, "state": state}, session=session)
+        if subject is not None and self._jobs.came_to_nothing(subject["job_id"], session):
+            return subject
+        return self._active(collection, subject_id, session)
 
     def _leave(
         self, subject: Document, state: str, job_id: str, session: Session, **fields: str
@@ -367,16 +227,6 @@ class SubjectStore:
             session=session,
         )
 
-    def _set_subject(
-        self, faces: Sequence[tuple[str, str | None]], subject_id: str | None, session: Session
-    ) -> None:
-        writes = [
-            UpdateOne({"_id": face, "subject_id": old}, {"$set": {"subject_id": subject_id}})
-            for face, old in faces
-        ]
-        if writes:
-            self._db[FACES].bulk_write(writes, ordered=False, session=session)
-
 
 def _named(name: str | None) -> Document:
     if name is not None and (len(name) > MAX_NAME or "\0" in name):
@@ -386,10 +236,3 @@ def _named(name: str | None) -> Document:
 
 def _folded(name: str | None) -> str:
     return " ".join((name or "").casefold().split())
-
-
-def _ids(face_ids: Sequence[str]) -> list[str]:
-    ids = list(dict.fromkeys(face_ids))
-    if not 0 < len(ids) <= MAX_IDS:
-        raise InvalidRequest(errors=[FieldError("face_ids", f"must hold 1 to {MAX_IDS} ids")])
-    return ids

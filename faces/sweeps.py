@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import time
 from collections.abc import Mapping
@@ -25,9 +26,9 @@ from faces.database import (
     translate,
 )
 from faces.errors import NotFound
-from faces.job_run import JobRun
+from faces.job_run import JobRun, Replaced
 from faces.records import FieldType
-from faces.store_subjects import CHUNK
+from faces.store_links import CHUNK
 
 PAUSE_S = 0.02
 """Between two bulks, so that requests get their turn."""
@@ -42,6 +43,14 @@ def delete_collection(run: JobRun) -> dict[str, Any]:
     name = run.collection or ""
     counts = {"faces": 0, "media": 0, "subjects": 0}
     counts.update(run.state)
+    run.other = (COLLECTIONS, {"_id": name, "deleting": {"$ne": run.job_id}})
+    with contextlib.suppress(Replaced):
+        _sweep(run, name, counts)
+    return {"collection": name, **counts}
+
+
+def _sweep(run: JobRun, name: str, counts: dict[str, int]) -> None:
+    run.transaction(lambda session: None)  # one that was done with before begins nothing
     with translate():
         total = run.store.db[FACES].count_documents({"collection": name})
     run.progress(total=total + counts["faces"], flush=True)
@@ -55,7 +64,6 @@ def delete_collection(run: JobRun) -> dict[str, Any]:
         _empty(run, TOMBSTONES, {"collection": name, "kind": {"$ne": "person"}}, counts, "")
     with translate():
         run.store.db[COLLECTIONS].delete_one({"_id": name, "deleting": run.job_id})
-    return {"collection": name, **counts}
 
 
 def delete_subject(run: JobRun) -> dict[str, Any]:
@@ -64,6 +72,8 @@ def delete_subject(run: JobRun) -> dict[str, Any]:
     subject_id: str = run.params["subject_id"]
     done = int(run.state.get("unassigned", 0))
     query = {"collection": collection, "subject_id": subject_id}
+    person = {"_id": identity.subject_key(collection, subject_id)}
+    run.other = (SUBJECTS, {**person, "job_id": {"$ne": run.job_id}})
     with translate():
         run.progress(total=done + db[FACES].count_documents(query), flush=True)
 
@@ -75,13 +85,13 @@ def delete_subject(run: JobRun) -> dict[str, Any]:
             db[FACES].bulk_write(writes, ordered=False, session=session)
         return len(writes)
 
-    while count := run.transaction(some):
-        done += count
-        run.state["unassigned"] = done
-        run.progress(done=done, faces=done)
-        time.sleep(PAUSE_S)
-    person = {"_id": identity.subject_key(collection, subject_id)}
-    run.transaction(lambda session: db[SUBJECTS].delete_one(person, session=session))
+    with contextlib.suppress(Replaced):
+        while count := run.transaction(some):
+            done += count
+            run.state["unassigned"] = done
+            run.progress(done=done, faces=done)
+            time.sleep(PAUSE_S)
+        run.transaction(lambda session: db[SUBJECTS].delete_one(person, session=session))
     return {"subject_id": subject_id, "faces_unassigned": done}
 
 
@@ -108,6 +118,7 @@ def redeclare(run: JobRun) -> dict[str, Any]:
     declared = _declared(run)
     if declared is None:
         return {"collection": name, "superseded": True}
+    run.other = (COLLECTIONS, {"_id": name, "facets_job": {"$ne": run.job_id}})
     changed, seen = int(run.state.get("changed", 0)), int(run.state.get("seen", 0))
     with translate():
         run.progress(total=db[FACES].count_documents({"collection": name}), flush=True)
@@ -118,7 +129,10 @@ def redeclare(run: JobRun) -> dict[str, Any]:
                 {"media_id": run.cursor[0], "_id": {"$gt": run.cursor[1]}},
                 {"media_id": {"$gt": run.cursor[0]}},
             ]
-        rows, count = run.transaction(functools.partial(_rewrite, db, query, declared))
+        try:
+            rows, count = run.transaction(functools.partial(_rewrite, db, query, declared))
+        except Replaced:  # another worker is at a later declaration, or done with it
+            return {"collection": name, "superseded": True}
         changed += count
         if not rows:
             break
@@ -165,9 +179,12 @@ def unassign(run: JobRun) -> dict[str, Any]:
 def _chunks(run: JobRun, call: Any, label: str) -> dict[str, Any]:
     ids, subject_id = run.params["face_ids"], run.params["subject_id"]
     start, changed = int(run.cursor or 0), int(run.state.get("changed", 0))
+    if birth := run.params.get("birth"):
+        person = {"_id": identity.subject_key(run.collection or "", subject_id)}
+        run.other = (SUBJECTS, {**person, "birth": {"$ne": birth}})
     run.progress(done=start, total=len(ids), flush=True)
     while start < len(ids):
-        changed += call(run.collection or "", subject_id, ids[start : start + CHUNK], run.fence)
+        changed += call(run.collection or "", subject_id, ids[start : start + CHUNK], run.guard)
         start += CHUNK
         run.state["changed"] = changed
         run.progress(done=min(start, len(ids)), faces=changed, cursor=start)

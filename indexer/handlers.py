@@ -257,6 +257,7 @@ def _opened(run: JobRun, settings: Settings, halt: threading.Event) -> Iterator[
             yield opened
     except LeaseHeld:
         # The other run does the same work; this job looks again when it is over.
+        run.check()
         run.put_back(wait_s=HELD_WAIT_S)
 
 

@@ -146,6 +146,37 @@ def test_an_item_that_is_written_between_two_looks_is_no_contradiction(
     assert nothing(audit(store))
 
 
+def test_a_subject_that_is_made_anew_at_this_moment_keeps_the_face_that_it_is_given(
+    store: Store, db: Db, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, _ = put(store, 7, 8)
+    db[FACES].update_one({"_id": first}, {"$set": {"subject_id": "ann"}})  # by hand
+    mend, met = Audit._mend, []
+
+    def meanwhile(self: Audit, *args: Any) -> None:
+        if not met:
+            met.append(True)
+            store.subjects.create("default", "ann")
+            store.subjects.assign("default", "ann", [first])
+        mend(self, *args)
+
+    monkeypatch.setattr(Audit, "_mend", meanwhile)
+    assert nothing(audit(store))
+    assert store.face(first).subject_id == "ann"
+    db["likeness_subjects"].delete_many({})
+    assert audit(store)["dangling_subjects"].fixed == 1
+    assert store.face(first).subject_id is None
+    store.subjects.create("default", "ann")
+
+
+def test_the_vectors_of_a_newer_release_are_left_alone(store: Store, db: Db) -> None:
+    put(store, 7)
+    newer = {"embeddings.facenet2048": b"\0" * 8, "builds.facenet2048": "b9"}
+    db[FACES].update_many({}, {"$set": newer})
+    assert nothing(audit(store))
+    assert db[FACES].count_documents({"builds.facenet2048": "b9"}) == 1
+
+
 def test_a_crop_without_its_face_goes_with_an_erasure_and_does_not_keep_it_from_ending(
     searching: Searching, db: Db
 ) -> None:

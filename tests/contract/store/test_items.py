@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from faces.database import CROPS, FACES, MEDIA, Db
+from faces.database import CROPS, FACES, LEASES, MEDIA, Db
 from faces.errors import Busy, Conflict, InvalidRequest, LeaseLost, NotFound, Tombstoned
 from faces.leases import Holder, Lease
 from faces.records import PutResult
@@ -274,6 +274,17 @@ class TestFences:
             store.delete_item(
                 "default", "a/b.jpg", source="folder-1", tombstone=False, fence=old.fence
             )
+
+    def test_a_lease_that_somebody_removed_is_granted_anew(self, store: Store, db: Db) -> None:
+        for number in range(3):
+            old = self.lease(store)
+            put(store, row_of_faces(1), f"s{number}", ref=FOLDER, fence=old.fence)
+            old.release()
+        db[LEASES].delete_many({})  # by hand, as what seems to be stuck
+        new = self.lease(store)
+        put(store, row_of_faces(2), "new", ref=FOLDER, fence=new.fence)
+        with pytest.raises(LeaseLost):
+            put(store, row_of_faces(3), "old", ref=FOLDER, fence=old.fence)
 
 
 class TestRefusals:
