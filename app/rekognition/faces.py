@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import hashlib
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from app.rekognition import details, ids, images, tokens
 from app.rekognition.call import Answer, Call
@@ -19,23 +20,32 @@ DEFAULT_PAGE = 1000
 _MEDIA_ID = 255
 
 
+class _Began(NamedTuple):
+    """The item's revision when the work on its picture began, and when its collection was made."""
+
+    rev: int
+    since: dt.datetime
+
+
 def index(call: Call) -> Answer:
     """Stores the largest faces that pass the filter, MaxFaces at most; the rest is listed, too.
 
     The same picture under the same ExternalImageId is not stored twice, and keeps the faces that
     it has. A face that was deleted is stored again.
     """
-    call.parts.store.collection(call.collection)
+    since = call.parts.store.collection(call.collection).created_at
     data = images.picture(call)
     content = hashlib.sha256(data).hexdigest()
     try:
-        return _index(call, data, *_place(call, content))
+        return _index(call, since, data, *_place(call, content))
     except OtherPicture:  # another picture came under this id at the same moment
-        return _index(call, data, *_place(call, content))
+        return _index(call, since, data, *_place(call, content))
 
 
-def _index(call: Call, data: bytes, media_id: str, old: Item | None) -> Answer:
+def _index(call: Call, since: dt.datetime, data: bytes, media_id: str, old: Item | None) -> Answer:
     least, most = images.bar(call), call.given.get("MaxFaces")
+    # From before the picture is looked at: what is deleted meanwhile stays deleted.
+    began = _Began(old.rev if old else call.parts.store.rev(call.collection, media_id), since)
     wanted: list[int] = []
 
     def choose(faces: Sequence[Face]) -> list[int]:
@@ -51,7 +61,7 @@ def _index(call: Call, data: bytes, media_id: str, old: Item | None) -> Answer:
     stored = (
         old.faces
         if old and old.source != API_SOURCE
-        else _store(call, media_id, old, data, analysis, chosen)
+        else _store(call, media_id, old, began, data, analysis, chosen)
     )
     records, left_out = [], []
     matched = identity.match_boxes(
@@ -107,13 +117,13 @@ def _store(
     call: Call,
     media_id: str,
     old: Item | None,
+    began: _Began,
     data: bytes,
     analysis: Analysis,
     chosen: Sequence[Face],
 ) -> Sequence[StoredFace]:
     """The item's faces once the chosen ones are stored, too."""
     parts, store = call.parts, call.parts.store
-    began = store.rev(call.collection, media_id)
     boxes = [face.detection.box for face in chosen]
     if old is not None and None in identity.match_boxes([f.box for f in old.faces], boxes):
         store.forget_picture(call.collection, media_id)
@@ -126,7 +136,8 @@ def _store(
             analysis,
             content=analysis.picture.sha256,
             pipeline_version=PIPELINE_VERSION,
-            began_rev=began,
+            began_rev=began.rev,
+            since=began.since,
             also=media.upcoming(parts, call.client, data, analysis, active),
             crops=media.crops(parts, call.client, data, analysis, fetchable=info.url is not None),
             keep_other=True,
@@ -211,24 +222,24 @@ def delete(call: Call) -> Answer:
     store, collection = call.parts.store, call.collection
     named = list(dict.fromkeys(call.given["FaceIds"]))
     found = store.faces_by_id(collection, named)
-    gone: list[StoredFace] = []
-    failed: list[dict[str, Any]] = []
-    for face_id in named:
-        face = found.get(face_id)
-        if face is None:
-            failed.append({"FaceId": face_id, "Reasons": ["FACE_NOT_FOUND"]})
-        elif face.subject_id is not None:
-            failed.append(
-                {
-                    "FaceId": face_id,
-                    "UserId": face.subject_id,
-                    "Reasons": ["ASSOCIATED_TO_AN_EXISTING_USER"],
-                }
-            )
-        else:
-            gone.append(face)
-    store.delete_faces(collection, gone)
+    free = [found[f] for f in named if f in found and found[f].subject_id is None]
+    store.delete_faces(collection, free)
+    # One that was given to a user at this very moment is still there.
+    found |= store.faces_by_id(collection, [face.face_id for face in free])
+    gone = {f.face_id: None for f in free if found[f.face_id].subject_id is None}
     return {
-        "DeletedFaces": [face.face_id for face in gone],
-        "UnsuccessfulFaceDeletions": failed,
+        "DeletedFaces": list(gone),
+        "UnsuccessfulFaceDeletions": [
+            _undeleted(face_id, found.get(face_id)) for face_id in named if face_id not in gone
+        ],
+    }
+
+
+def _undeleted(face_id: str, face: StoredFace | None) -> dict[str, Any]:
+    if face is None:
+        return {"FaceId": face_id, "Reasons": ["FACE_NOT_FOUND"]}
+    return {
+        "FaceId": face_id,
+        "UserId": face.subject_id,
+        "Reasons": ["ASSOCIATED_TO_AN_EXISTING_USER"],
     }

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from app.rekognition import tokens
 from app.rekognition.call import Answer, Call, scale_of
+from faces.records import StoredFace
 from faces.search import reaches
 from faces.types import Vector
 
@@ -76,26 +77,33 @@ def associate(call: Call) -> Answer:
     subject = store.subjects.get(collection, user)
     named = list(dict.fromkeys(call.given["FaceIds"]))
     found = store.faces_by_id(collection, named)
-    failed: list[Failure] = []
-    free: list[str] = []
-    for face_id in named:
-        face = found.get(face_id)
-        if face is None:
-            failed.append(_failure(face_id, "FACE_NOT_FOUND"))
-        elif face.subject_id is None:
-            free.append(face_id)
-        elif face.subject_id != user:
-            failed.append(
-                _failure(face_id, "ASSOCIATED_TO_A_DIFFERENT_USER", UserId=face.subject_id)
-            )
+    free = [f for f in named if (face := found.get(f)) is not None and face.subject_id is None]
+    failed = _taken(named, found, user)
     taken, unlike = _alike(call, user, free)
     if taken:
-        store.subjects.assign(collection, user, taken)
+        theirs = store.subjects.assign_free(collection, user, taken)
+        if lost := [face_id for face_id in taken if face_id not in theirs]:  # to others, meanwhile
+            failed += _taken(lost, store.faces_by_id(collection, lost), user)
+            taken = [face_id for face_id in taken if face_id in theirs]
     return {
         "AssociatedFaces": [{"FaceId": face_id} for face_id in taken],
         "UnsuccessfulFaceAssociations": failed + unlike,
         "UserStatus": _status((subject.face_count or 0) + len(taken)),
     }
+
+
+def _taken(named: Sequence[str], found: Mapping[str, StoredFace], user: str) -> list[Failure]:
+    """Why faces cannot become the user's: those that are not there, and those of others."""
+    failed = []
+    for face_id in named:
+        face = found.get(face_id)
+        if face is None:
+            failed.append(_failure(face_id, "FACE_NOT_FOUND"))
+        elif face.subject_id not in (None, user):
+            failed.append(
+                _failure(face_id, "ASSOCIATED_TO_A_DIFFERENT_USER", UserId=face.subject_id)
+            )
+    return failed
 
 
 def _alike(call: Call, user: str, free: Sequence[str]) -> tuple[list[str], list[Failure]]:

@@ -75,7 +75,7 @@ def put_media(
     """
     form = incoming.form
     ref = MediaRef(caller.enter(collection), media_id, API_SOURCE, media_id)
-    parts.store.collection(collection)
+    since = parts.store.collection(collection).created_at
     began = parts.store.rev(collection, media_id)
     data = photos.picture(
         parts, client, incoming.pictures.get("image"), form.image_url, form.image_base64
@@ -103,6 +103,7 @@ def put_media(
         also=upcoming(parts, client, data, analysis, active),
         crops=crops(parts, client, data, analysis, fetchable=form.image_url is not None),
         again=again,
+        since=since,
     )
     indexed = _indexed(parts, result, active.key, analysis.timings_ms)
     return answer(indexed, 201 if result.created else 200)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import threading
 
 import pytest
@@ -143,6 +144,23 @@ class TestDeleting:
         for name in (FACES, MEDIA, CROPS, SUBJECTS, TOMBSTONES):
             assert db[name].count_documents({"collection": "x"}) == 0
         assert db[COLLECTIONS].find_one({"_id": "x"}) is None
+
+    def test_a_picture_that_began_before_is_not_in_one_made_anew(
+        self, store: Store, db: Db
+    ) -> None:
+        since = store.create_collection("press").created_at
+        ref = MediaRef("press", "a", "api", "a")
+        began = store.rev("press", "a")
+        db[COLLECTIONS].delete_one({"_id": "press"})
+        db[COLLECTIONS].insert_one(
+            {"_id": "press", "rev": 1, "created_at": since + dt.timedelta(seconds=7)}
+        )
+        with pytest.raises(NotFound, match="deleted while this picture"):
+            store.put_item(
+                ref, MediaInfo(), row_of_faces(1), content="a", began_rev=began, since=since
+            )
+        since = store.collection("press").created_at
+        store.put_item(ref, MediaInfo(), row_of_faces(1), content="a", since=since)
 
     def test_the_default_collection_stays(self, store: Store) -> None:
         with pytest.raises(Conflict):
