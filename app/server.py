@@ -13,17 +13,19 @@ import asyncio
 import contextlib
 import errno
 import fcntl
+import functools
 import socket
 import struct
 import termios
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import h11
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from app import log
+from app.crowd import BACKLOG, MOST, Crowd, most_connections
 from app.web import create_app
 from faces.errors import ConfigError
 from faces.memory import keep_one_heap
@@ -39,7 +41,6 @@ TAKE_SECONDS = 30.0
 TAKE_BYTES = 16 * 1024
 """What a client has to take of its answer in TAKE_SECONDS; else the answer lay here for ever."""
 KEEP_ALIVE_SECONDS = 65
-BACKLOG = 512
 _AMBIGUOUS = "Content-Length and Transfer-Encoding must not both be sent."
 
 
@@ -62,7 +63,14 @@ class _Connection(h11.Connection):
 
 
 class GuardedProtocol(H11Protocol):
-    """uvicorn's h11 protocol with a deadline for request heads, and one for taking answers."""
+    """uvicorn's h11 protocol with a deadline for request heads, and one for taking answers.
+
+    `crowd` bounds how many connections wait for their clients.
+    """
+
+    def __init__(self, *args: Any, crowd: Crowd | None = None, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._crowd = crowd or Crowd(MOST)
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -72,11 +80,18 @@ class GuardedProtocol(H11Protocol):
         self._head_timer: asyncio.TimerHandle | None = None
         self._refused = False
         self._await_head()
+        self._crowd.wait(self)
+        self._crowd.make_room(len(self.connections))
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._drop_timer()
         self._drop_take_timer()
+        self._crowd.leave(self)
         super().connection_lost(exc)
+
+    def turn_out(self) -> None:
+        """End at once: others want the place of a connection that waits for its client."""
+        self.transport.abort()
 
     def pause_writing(self) -> None:
         super().pause_writing()
@@ -128,8 +143,12 @@ class GuardedProtocol(H11Protocol):
         super().handle_events()
         if self.cycle is not before:
             self._drop_timer()
+        if self.conn.their_state in (h11.DONE, h11.MUST_CLOSE):
+            self._crowd.leave(self)
 
     def on_response_complete(self) -> None:
+        self._crowd.leave(self)  # it waits anew
+        self._crowd.wait(self)
         super().on_response_complete()
         if self._idle() and self.conn.trailing_data[0]:
             self._await_head()
@@ -217,7 +236,7 @@ def main(argv: Sequence[str], *, encoder: bool = False) -> int:
     listener = _bind(settings.host, settings.port)
     config = uvicorn.Config(
         app,
-        http=Protocol,
+        http=cast(Any, functools.partial(Protocol, crowd=Crowd(most_connections()))),
         ws="none",
         lifespan="on",
         log_config=None,
