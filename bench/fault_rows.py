@@ -127,13 +127,12 @@ SCENARIOS = (
     Scenario("worker: a second one, its clock an hour ahead", acts.skewed_worker),
     Scenario("job: cancelled when its process was killed", acts.cancelled),
     *_cancel("after update likeness_jobs", name="cancelled, not answered"),
-    # Its faces are all that the first transaction removes.
-    *_collection("after commitTransaction", name="after its faces went"),
+    *_collection("before faces.sweeps:_wait_for_writers", name="after its faces went"),
     *_collection("before delete likeness_collections", name="before it goes"),
+    *_erase("after faces.erase:_entomb", name="tombstones set, faces still there"),
     # One transaction sets the tombstones, one finds none to set, the third removes the faces.
-    *_erase("after commitTransaction", name="tombstones set, faces still there"),
     *_erase("before commitTransaction", count=3),
-    *_erase("after commitTransaction", count=3),
+    *_erase("before faces.erase:_drop_crops", name="after commitTransaction (faces gone)"),
     *_erase("before delete likeness_subjects"),
     *_erase("after delete likeness_subjects"),
     *_erase("before faces.erase:_audit", name="all gone, not on the audit log"),
