@@ -24,6 +24,8 @@ from faces.records import Item, Page, Scalar, Subject
 from faces.store_links import SubjectLinks
 
 MAX_NAME = 512
+_FIELDS: Document = {"rejected": 0}
+"""The projection of lists: a person may have a thousand rejected faces."""
 _AFTER_ALL = "\U0010ffff"
 
 
@@ -79,7 +81,7 @@ class SubjectStore(SubjectLinks):
             }
             query = {"$and": [query, later]}
         with translate():
-            found = self._db[SUBJECTS].find(query)
+            found = self._db[SUBJECTS].find(query, _FIELDS)
             order = [("collection", 1), ("name_folded", 1), ("subject_id", 1)]
             rows = list(found.sort(order).limit(limit + 1))
         more = len(rows) > limit

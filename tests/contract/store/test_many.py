@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from faces import store_removal
-from faces.database import FACES, TOMBSTONES, Db
+from faces import documents, store_removal
+from faces.database import FACES, SUBJECTS, TOMBSTONES, Db
 from faces.errors import NotFound
 from faces.leases import Holder
 from faces.store import Store
@@ -43,6 +43,28 @@ def test_a_list_of_items_leaves_in_the_database_which_faces_were_left_out(store:
     for listed in (store.items("default"), store.subjects.media("default", "ann")):
         (item,) = listed.items
         assert (item.media_id, item.face_count, item.unindexed) == ("crowd", 1, ())
+
+
+def test_a_list_of_people_leaves_their_rejected_faces_in_the_database(
+    store: Store, db: Db, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (face_id,) = put(store, "a", row_of_faces(1))
+    store.subjects.create("default", "ann", "Ann")
+    store.subjects.reject("default", "ann", [face_id])
+    read: list[set[str]] = []
+
+    def record(row: dict[str, Any], count: int | None = None) -> Any:
+        read.append(set(row))
+        return real(row, count)
+
+    real = documents.subject_record
+    monkeypatch.setattr(documents, "subject_record", record)
+    assert [one.name for one in store.subjects.list("default").items] == ["Ann"]
+    assert len(read) == 1
+    assert "rejected" not in read[0]
+    kept = db[SUBJECTS].find_one({"subject_id": "ann"})
+    assert kept is not None
+    assert kept["rejected"] == [face_id]
 
 
 def test_faces_of_many_pictures_are_removed_together(
