@@ -11,7 +11,8 @@ _DEEPEST = 64
 """Whatever lies deeper is none of the fields that are read; Python's parser ends at about 900."""
 _LONGEST = 400
 """Digits of a whole number; with more it is beyond any number that is stored."""
-_MARK = re.compile(r'"(?:[^"\\]|\\.)*+"|[\[{\]}]', re.DOTALL)
+_MARK = re.compile(r'"(?:[^"\\]|\\.)*+(?:"|\\?\Z)|[\[{\]}]', re.DOTALL)
+"""A string, which may lack its end: else each quote in it would be tried as a beginning."""
 
 
 def parse(body: bytes) -> Any:
