@@ -51,7 +51,7 @@ def cancel_struck(
     try:
         job = client.start("backfill")
         eventually(lambda: bool(system.lanes()), "no lane ran", 120)
-        with system.strike("web", point, number, 2) as reached:
+        with system.strike("web", point, number) as reached:
             client.call("POST", f"/v1/jobs/{job}/cancel")
             if not reached():
                 raise Wrong(f"the point was not reached: {point}")
