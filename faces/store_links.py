@@ -91,12 +91,13 @@ class SubjectLinks:
 
         def work(session: Session) -> set[str]:
             self._touch(collection, subject_id, session, lifted=face_ids)
-            whose = {"subject_id": {"$in": [None, subject_id]}, "collection": collection}
-            query = {"_id": {"$in": list(face_ids)}, **whose}
+            query = {"_id": {"$in": list(face_ids)}, "collection": collection}
             rows = list(self._db[FACES].find(query, {"subject_id": 1}, session=session))
-            free = [(row["_id"], None) for row in rows if row["subject_id"] is None]
+            kept = taken(self._db, collection, rows, session) - {subject_id}
+            whose = {r["_id"]: r["subject_id"] for r in rows if r["subject_id"] not in kept}
+            free = [(face, old) for face, old in whose.items() if old != subject_id]
             self._set_subject(free, subject_id, session)
-            return {row["_id"] for row in rows}
+            return set(whose)
 
         return in_transaction(self._db, work)
 
@@ -210,6 +211,17 @@ class SubjectLinks:
         ]
         if writes:
             self._db[FACES].bulk_write(writes, ordered=False, session=session)
+
+
+def taken(db: Db, collection: str, faces: Sequence[Document], session: Session) -> set[str]:
+    """Whose faces these are, without those who are being deleted: their faces are shown as free."""
+    subjects = {face["subject_id"] for face in faces} - {None}
+    if not subjects:
+        return set()
+    keys = [identity.subject_key(collection, subject) for subject in sorted(subjects)]
+    query = {"_id": {"$in": keys}, "state": "deleting"}
+    rows = db[SUBJECTS].find(query, {"subject_id": 1}, session=session)
+    return subjects - {row["subject_id"] for row in rows}
 
 
 def _ids(face_ids: Sequence[str]) -> list[str]:

@@ -22,6 +22,7 @@ from faces.item_plan import DELETED, FacePlan
 from faces.item_writes import ItemWrites
 from faces.leases import Fence, Guard, check_fence
 from faces.records import API_SOURCE
+from faces.store_links import taken
 from faces.types import MediaRef
 
 _INFO = ("url", "title", "taken_at", "metadata", "hidden", "etag")
@@ -131,14 +132,15 @@ class RemovalStore(ItemWrites):
             guard(session)
             keys = [identity.media_key(collection, media_id) for media_id in faces]
             items = list(self._db[MEDIA].find({"_id": {"$in": keys}}, session=session))
-            query: Document = {
+            query = {
                 "_id": {"$in": [face_id for ids in faces.values() for face_id in ids]},
                 "collection": collection,
                 "media_id": {"$in": list(faces)},
             }
-            if of_nobody:
-                query["subject_id"] = None
             found = list(self._db[FACES].find(query, documents.FACE_FIELDS, session=session))
+            if of_nobody:
+                kept = taken(self._db, collection, found, session)
+                found = [face for face in found if face["subject_id"] not in kept]
             if not found:
                 return 0
             stones = [tombstones.of_face(face, now, receipt_id=receipt_id) for face in found]

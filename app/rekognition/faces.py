@@ -225,8 +225,9 @@ def delete(call: Call) -> Answer:
     free = [found[f] for f in named if f in found and found[f].subject_id is None]
     store.delete_faces(collection, free)
     # One that was given to a user at this very moment is still there.
-    found |= store.faces_by_id(collection, [face.face_id for face in free])
-    gone = {f.face_id: None for f in free if found[f.face_id].subject_id is None}
+    still = store.faces_by_id(collection, [face.face_id for face in free])
+    gone = {face.face_id: None for face in free if face.face_id not in still}
+    found |= still
     return {
         "DeletedFaces": list(gone),
         "UnsuccessfulFaceDeletions": [

@@ -117,3 +117,22 @@ def test_a_face_that_was_given_to_a_user_is_not_deleted(store: Store) -> None:
     refused = {"FaceId": first, "UserId": "bob", "Reasons": ["ASSOCIATED_TO_AN_EXISTING_USER"]}
     assert told["UnsuccessfulFaceDeletions"] == [refused]
     assert store.face(first).subject_id == "bob"
+
+
+def test_the_faces_of_a_user_who_is_being_deleted_are_nobodys(
+    searching: Searching, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are shown as free: one was called deleted and stayed, the other was left unmentioned."""
+    store = searching.store
+    first, second = put(store, row_of_faces(1, 2))
+    for user in ("ann", "bob"):
+        store.subjects.create("default", user)
+    store.subjects.assign("default", "bob", [first, second])
+    monkeypatch.setattr("faces.store_subjects.BULK", 0)  # however few, a job does it
+    store.subjects.delete("default", "bob")
+    assert faces.delete(call(store, FaceIds=[first]))["DeletedFaces"] == [first]
+    assert list(store.faces_by_id("default", [first, second])) == [second]
+    given = {"UserId": "ann", "FaceIds": [second], "UserMatchThreshold": 0.0}
+    told = users.associate(call(store, searching.finder, **given))
+    assert told["AssociatedFaces"] == [{"FaceId": second}]
+    assert store.face(second).subject_id == "ann"
