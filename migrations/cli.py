@@ -118,8 +118,9 @@ def _whole(path: Path) -> Iterator[TextIO]:
     Who may read the one before may read this one, and a link goes on leading to it. What is no
     regular file, as a pipe, is written itself. Raises ConfigError.
     """
-    path = path.resolve()
     special = path.exists() and not path.is_file()
+    if not special:  # of a pipe this would make a name that is none
+        path = path.resolve()
     target = path if special else path.with_name(path.name + ".part")
     try:
         with target.open("w", encoding="utf-8") as out:

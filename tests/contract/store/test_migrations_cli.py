@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import secrets
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -210,6 +211,18 @@ def test_an_export_goes_where_a_link_leads_and_is_for_the_same_readers(tmp_path:
     assert link.is_symlink()
     assert (file.read_text(), file.stat().st_mode & 0o777) == ("of today", 0o600)
     assert sorted(tmp_path.iterdir()) == [link, file]
+
+
+def test_an_export_goes_into_a_pipe() -> None:
+    """As that of `tombstones export /dev/stdout | gzip`."""
+    end, begin = os.pipe()
+    try:
+        with cli._whole(Path(f"/dev/fd/{begin}")) as out:
+            out.write("of today")
+        assert os.read(end, 100) == b"of today"
+    finally:
+        os.close(end)
+        os.close(begin)
 
 
 @pytest.mark.parametrize(
