@@ -173,7 +173,7 @@ def parse_origins(entries: Iterable[str], *, setting: str = "MEDIA_ALLOWED_HOSTS
         # The parser drops a port that is its scheme's default; the number written still counts.
         written = re.search(r":([0-9]+)/?$", rest)
         port = int(written[1]) if written else None
-        host = url.host
+        host = url.raw_host.decode("ascii")
         literal = _literal(host)
         if (
             scheme not in ("", "http", "https")
@@ -182,7 +182,7 @@ def parse_origins(entries: Iterable[str], *, setting: str = "MEDIA_ALLOWED_HOSTS
             or url.path not in ("", "/")
             or url.query
             or url.fragment
-            or (literal is None and not _HOST.fullmatch(url.raw_host.decode("ascii")))
+            or (literal is None and not _HOST.fullmatch(host))
             or (wildcard and (literal is not None or "." not in host))
             or not 0 < (port or 80) < 65536
             or port == 0
@@ -191,9 +191,7 @@ def parse_origins(entries: Iterable[str], *, setting: str = "MEDIA_ALLOWED_HOSTS
                 f"{setting}: each entry must read host, host:port or https://host[:port]"
                 " (a leading *. covers the names below a domain)"
             )
-        name = url.raw_host.decode("ascii")
-        if literal is not None:
-            name = str(literal)
+        name = host if literal is None else str(literal)
         private = port is not None and (literal is not None or host == "localhost")
         pattern = "*." + name if wildcard else name
         origins.extend(
@@ -214,9 +212,10 @@ def origins_of(url: str, *, setting: str) -> list[Origin]:
         parsed = httpx2.URL(url)
     except (httpx2.InvalidURL, UnicodeError, ValueError):
         parsed = httpx2.URL("")
-    if parsed.scheme not in _PORTS or not parsed.host or parsed.userinfo:
+    host = parsed.raw_host.decode("ascii")
+    if parsed.scheme not in _PORTS or not host or parsed.userinfo:
         raise ConfigError(f"{setting}: must be an http or https URL without a user name")
-    host = f"[{parsed.host}]" if ":" in parsed.host else parsed.raw_host.decode("ascii")
+    host = f"[{host}]" if ":" in host else host
     port = _PORTS[parsed.scheme] if parsed.port is None else parsed.port
     return parse_origins([f"{parsed.scheme}://{host}:{port}"], setting=setting)
 
@@ -237,12 +236,13 @@ def media_origins(settings: Settings) -> list[Origin]:
 def find_origin(origins: Sequence[Origin], url: httpx2.URL) -> Origin | None:
     """The line of the allow-list that covers `url`, or None.
 
-    The parts compared are those that the HTTP client connects with: there is one parser.
+    The parts compared are those that the HTTP client connects with: there is one parser. Its
+    `host`, for people, raises for some names beginning with xn--; `raw_host` is what it asks for.
     """
-    if url.scheme not in _PORTS or url.userinfo or not url.host:
-        return None
     host = url.raw_host.decode("ascii")
-    literal = _literal(url.host)
+    if url.scheme not in _PORTS or url.userinfo or not host:
+        return None
+    literal = _literal(host)
     if literal is not None:
         host = str(literal)
     port = _PORTS[url.scheme] if url.port is None else url.port

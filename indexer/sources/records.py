@@ -148,6 +148,9 @@ class Reader:
                     else "."
                 )
             )
+        if not url.raw_host:
+            # As text its path would be read as the host, brackets and all.
+            raise BadRecord(f"Field {name} is a URL without a host.")
         return str(url)
 
     def _title(self, value: object) -> str | None:

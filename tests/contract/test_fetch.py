@@ -81,6 +81,8 @@ def hostile_urls(port: int) -> list[str]:
         "http://ok.example\u2024@127.0.0.1:{p}/", "http://127.0.0.1:{p}@ok.example:22/",
         "hTTp://127.0.0.1:{p}/", "http://127.0.0.1:0{p}/", "http://127.0.0.1:+{p}/",
         "javascript:http://127.0.0.1:{p}/", "view-source:http://127.0.0.1:{p}/",
+        # Names that the HTTP client cannot write for people.
+        "http://1xn--:{p}/", "https://-%xn--/", "http://xn--{p}xn--.ok.example/",
         "http://ok.example.127.0.0.1.nip.io:{p}/", "http://0/{p}", "jar:http://127.0.0.1:{p}!/",
     ]  # fmt: skip
     urls += [shape.format(p=port) for shape in shapes]

@@ -137,7 +137,7 @@ def test_the_list_covers_scheme_host_and_port(entry: str, url: str, covered: boo
     "entry",
     ["", "*", "*.com", "a b", "http://u@cms.example", "ftp://cms.example", "cms.example/path",
      "cms.example?q", "cms.example#f", "cms.example:0", "cms.example:99999", "::1", "a:b",
-     "cms.example:80:80", "cms%2eexample", "-cms.example", "*.127.0.0.1", "//cms.example"],
+     "cms.example:80:80", "cms%2eexample", "-cms.example", "*.127.0.0.1", "//cms.example", "1xn--"],
 )  # fmt: skip
 def test_an_entry_of_another_shape_is_named_at_start(entry: str) -> None:
     with pytest.raises(ConfigError, match="MEDIA_ALLOWED_HOSTS"):

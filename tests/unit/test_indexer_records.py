@@ -6,6 +6,7 @@ import datetime as dt
 import unicodedata
 import uuid
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 from bson import Code, ObjectId
@@ -120,7 +121,20 @@ def test_relative_urls_are_joined_to_the_base(url: str, read: str) -> None:
     "fields",
     [
         {"url": value}
-        for value in (None, "", 7, [], {}, "ftp://x/a", "http://a:b/", "x" * 9000, b"u")
+        for value in (
+            None,
+            "",
+            7,
+            [],
+            {},
+            "ftp://x/a",
+            "http://a:b/",
+            "x" * 9000,
+            b"u",
+            "http:///a",
+            "http:////x]",
+            "https:////photo[1/a.jpg",
+        )
     ]
     + [{"title": 7}, {"title": []}, {"metadata": "x"}, {"metadata": [1]}],
 )
@@ -175,6 +189,9 @@ JSON = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
     max_leaves=8,
 )
+URLS = st.lists(
+    st.sampled_from(("http:", "//", "/", "[", "]", "@", ":", "%", "x", "xn--", "\u2100"))
+)
 NAMES = st.sampled_from([*Fields.of(Settings()).names(), "other"])
 
 
@@ -185,6 +202,15 @@ def test_no_record_whatever_its_shape_breaks_the_scan(record: Any) -> None:
         assert listed.url is not None
         assert listed.url.startswith(("http://", "https://"))
         assert listed.taken_at is None or listed.taken_at.tzinfo is not None
+
+
+@given(URLS.map("".join))
+def test_every_url_of_an_entry_can_be_taken_apart(url: str) -> None:
+    """One that could not, without a host and with a bracket, ended every run."""
+    listed = READER.read(GOOD | {"url": url})
+    if isinstance(listed, Entry):
+        assert listed.url is not None
+        assert urlsplit(listed.url).netloc
 
 
 @pytest.mark.parametrize("value", ["\ud800", "a\ud800", "a\0", "x" * 100_000])
