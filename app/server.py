@@ -41,6 +41,9 @@ TAKE_SECONDS = 30.0
 TAKE_BYTES = 16 * 1024
 """What a client has to take of its answer in TAKE_SECONDS; else the answer lay here for ever."""
 KEEP_ALIVE_SECONDS = 65
+_UNSENT = (h11.IDLE, h11.SEND_BODY, h11.ERROR, h11.CLOSED)
+"""Where a client is that has not sent a whole request. Java's, which offer HTTP/2 with each, are
+not `DONE` after it."""
 _AMBIGUOUS = "Content-Length and Transfer-Encoding must not both be sent."
 
 
@@ -143,7 +146,7 @@ class GuardedProtocol(H11Protocol):
         super().handle_events()
         if self.cycle is not before:
             self._drop_timer()
-        if self.conn.their_state in (h11.DONE, h11.MUST_CLOSE):
+        if self.conn.their_state not in _UNSENT:
             self._crowd.leave(self)
 
     def on_response_complete(self) -> None:

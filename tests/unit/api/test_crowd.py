@@ -109,7 +109,8 @@ def test_who_has_been_waited_for_the_longest_makes_room(silent: bytes) -> None:
     asyncio.run(main())
 
 
-def test_what_is_being_worked_on_stays() -> None:
+@pytest.mark.parametrize("more", [b"", b"Connection: close\r\n", b"Upgrade: h2c\r\n"])
+def test_what_is_being_worked_on_stays(more: bytes) -> None:
     async def main() -> None:
         begun, go_on = asyncio.Event(), asyncio.Event()
 
@@ -119,7 +120,7 @@ def test_what_is_being_worked_on_stays() -> None:
             await quick(scope, receive, send)
 
         async with Served(2, app) as served:
-            reader, _ = await served.connect(ASK)
+            reader, _ = await served.connect(ASK.replace(b"\r\n\r\n", b"\r\n" + more + b"\r\n"))
             await begun.wait()
             silent = [await served.connect(b"") for _ in range(6)]
             for other, _ in silent[:-1]:
