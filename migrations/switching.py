@@ -336,29 +336,34 @@ class Switch:
     def _unset(self, key: str) -> int:
         """How many faces lost their vector of a model, page by page; Conflict once it is wanted."""
         count, after = 0, ""
-        while rows := in_transaction(self._db, functools.partial(self._unset_page, key, after)):
+        while rows := self._holding(key, after):
+            in_transaction(self._db, functools.partial(self._unset_page, key, rows))
             count, after = count + len(rows), rows[-1]
             self._say(f"dropped {count} vectors of {key}")
         return count
 
-    def _unset_page(self, key: str, after: str, session: Session) -> list[str]:
-        """The next faces, which lost their vector; none once a switch to it can have begun.
+    def _holding(self, key: str, after: str) -> list[str]:
+        """The next faces with a vector of a model.
+
+        Where they are few among many this takes longer than a transaction may.
+        """
+        query = {"_id": {"$gt": after}, f"builds.{key}": {"$exists": True}}
+        with translate():
+            rows = self._db[FACES].find(query, {"_id": 1}).sort([("_id", 1)]).limit(PRUNE_PAGE)
+            return [row["_id"] for row in rows]
+
+    def _unset_page(self, key: str, faces: Sequence[str], session: Session) -> None:
+        """Takes the faces' vectors of a model; Conflict once a switch to it can have begun.
 
         In one transaction: whoever is paused before the last step cannot take it later.
         """
         from pymongo import UpdateOne
 
-        query = {"_id": {"$gt": after}, f"builds.{key}": {"$exists": True}}
-        found = self._db[FACES].find(query, {"_id": 1}, session=session)
-        rows = list(found.sort([("_id", 1)]).limit(PRUNE_PAGE))
-        if not rows:
-            return []
         if key in self._models.wanted(session):
             raise Conflict(f"A switch to {key} has begun: its vectors are kept from now on.")
         gone = {"$unset": {vector_path(key): "", f"builds.{key}": ""}}
-        writes = [UpdateOne({"_id": row["_id"]}, gone) for row in rows]
+        writes = [UpdateOne({"_id": face}, gone) for face in faces]
         self._db[FACES].bulk_write(writes, ordered=False, session=session)
-        return [row["_id"] for row in rows]
 
 
 def _machine(process: Process) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from pymongo.collection import Collection
 
 from faces.database import FACES, LEASES, Db, Session
 from faces.errors import Conflict, LeaseLost
@@ -135,6 +136,24 @@ def test_a_prune_that_was_paused_before_its_last_write_does_not_make_it(
     with pytest.raises(Conflict, match="A switch to sface has begun"):
         switch.prune()
     both_are_there(store, db)
+
+
+def test_vectors_that_are_few_among_many_are_looked_for_without_a_deadline(
+    switch: Switch, store: Store, db: Db, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A prune that was killed begins anew, and passing what it had done took longer than 5 s."""
+    find, sessions = Collection.find, []
+
+    def seen(self: Collection[Any], query: Any = None, *args: Any, **options: Any) -> Any:
+        if "$gt" in str(query) and "builds." in str(query):
+            sessions.append(options.get("session"))
+        return find(self, query, *args, **options)
+
+    change(switch, db)
+    monkeypatch.setattr(Collection, "find", seen)
+    assert any("vectors of" in dropped for dropped in switch.prune())
+    assert sessions
+    assert not any(sessions)
 
 
 def test_an_up_that_lost_its_turn_changes_no_index(
