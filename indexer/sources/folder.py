@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import os
 import stat
 from collections.abc import Iterator, Sequence
@@ -72,7 +73,9 @@ class FolderSource:
             if cursor is not None and _order(entry.key) <= _order(cursor):
                 continue
             if len(page) == PAGE:
-                yield Listing(tuple(page), page[-1].key)
+                # The next begins behind a name that its file has, and that sorts as the file does.
+                own = next((e.key for e in reversed(page) if isinstance(e, Entry)), page[-1].key)
+                yield Listing(tuple(page), own)
                 page = []
             page.append(entry)
         yield Listing(tuple(page), None)
@@ -242,6 +245,10 @@ def _encodable(key: str) -> bool:
 
 
 def _safe(key: str) -> str:
-    """A name for an entry whose own cannot be stored: printable, shortened, without surrogates."""
+    """A name for an entry whose own cannot be stored: printable, shortened, without surrogates.
+
+    No other entry has it, whatever is replaced or left out, and no picture, as it ends otherwise.
+    """
     text = key.encode("utf-8", "backslashreplace").decode("utf-8")
-    return "".join(c if c.isprintable() else "?" for c in text)[:200]
+    shown = "".join(c if c.isprintable() else "?" for c in text)[:200]
+    return f"{shown}~{hashlib.sha256(os.fsencode(key)).hexdigest()[:16]}"

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from indexer.sources import folder
 from indexer.sources.base import Entry, Gone, SourceUnreadable, Unreadable, Unusable
 from indexer.sources.folder import FolderSource
 
@@ -35,6 +36,32 @@ def test_a_folder_is_listed_in_a_stable_order_and_from_a_cursor(tree: Path) -> N
     for position, key in enumerate(every):
         assert keys(source, key) == every[position + 1 :]
     assert source.total() == 5
+    source.close()
+
+
+def test_a_name_that_cannot_be_stored_takes_no_other_file_s(
+    tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`c\\x7f.jpg` was listed as `c?.jpg`, and the picture of that name was never indexed."""
+    long = "/".join(["d" * 100] * 3)
+    (tree / long).mkdir(parents=True)
+    names = ["c?.jpg", "c\n.jpg", "c\x7f.jpg", "c\udce9.jpg", f"{long}/1.jpg", f"{long}/2.jpg"]
+    for name in names:
+        (tree / name).write_bytes(b"x")
+    source = FolderSource(tree)
+    (page,) = source.pages(None)
+    listed = {entry.key: entry for entry in page.entries}
+    assert len(listed) == len(page.entries) == 5 + len(names)
+    assert isinstance(listed["c?.jpg"], Entry)
+    odd = [entry.key for entry in page.entries if isinstance(entry, Unusable)]
+    assert len(odd) == 5
+    assert source.absent(odd) == set(odd)
+    # Nor does a listing that goes on behind such a name leave another out.
+    (tree / "b/a\x01.jpg").write_bytes(b"x")
+    monkeypatch.setattr(folder, "PAGE", 2)
+    first = next(iter(source.pages(None)))
+    assert [isinstance(entry, Entry) for entry in first.entries] == [True, False]
+    assert "b/a.png" in keys(source, first.cursor)
     source.close()
 
 
