@@ -8,6 +8,7 @@ Each run makes its own databases and drops them. It needs room for two search in
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 import time
@@ -40,6 +41,13 @@ def place(request: pytest.FixtureRequest) -> str:
 @pytest.fixture(scope="session")
 def migrated(place: str) -> Iterator[Db]:
     """One database for all tests of a worker, with indexes and an active model."""
+    with database(place) as made:
+        yield made
+
+
+@contextlib.contextmanager
+def database(place: str) -> Iterator[Db]:
+    """A database with indexes and an active model, dropped at the end."""
     with connected(place) as client:
         mine = client.get_database(
             f"t_{secrets.token_hex(6)}", write_concern=WriteConcern(w="majority")

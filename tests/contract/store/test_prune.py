@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -19,10 +20,17 @@ from migrations import runner as runner_module
 from migrations.runner import LEASE, Runner
 from migrations.step import discover
 from migrations.switching import Switch, Wish
-from tests.contract.store.conftest import SECONDS
+from tests.contract.store.conftest import SECONDS, database
 from tests.faces_made import MODEL, row_of_faces
 
 NEXT = "sface"
+
+
+@pytest.fixture
+def migrated(place: str) -> Iterator[Db]:
+    """A database for each test: a prune drops the index that all others search."""
+    with database(place) as made:
+        yield made
 
 
 @pytest.fixture
