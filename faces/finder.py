@@ -169,6 +169,8 @@ class Finder:
                 self._watch.recheck(active.index, since=one.silent_since)
             if asker in one.erasing:
                 raise NotFound("There is no such face.")
+            if request.group_by != "face":
+                faces = self._with_metadata(faces)
             named = self._named(faces, one.deleting)
         if request.exclusive and len(named) > 1:
             named = search.claim_once(named)
@@ -187,6 +189,19 @@ class Finder:
                 self._sizes.clear()
             self._sizes[collection] = (now, size)
         return size
+
+    def _with_metadata(self, faces: Sequence[Sequence[Match]]) -> list[list[Match]]:
+        """The matches with their faces' metadata, which rows by groups come without."""
+        ids = sorted({match.face_id for matches in faces for match in matches})
+        stored: dict[str, Any] = {}
+        if ids:
+            with translate():
+                found = self._db[FACES].find({"_id": {"$in": ids}}, {"metadata": 1})
+                stored = {row["_id"]: row.get("metadata") or {} for row in found}
+        return [
+            [replace(match, metadata=stored.get(match.face_id, {})) for match in matches]
+            for matches in faces
+        ]
 
     def _named(
         self, faces: Sequence[Sequence[Match]], deleting: frozenset[str]

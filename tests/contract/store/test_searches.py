@@ -59,6 +59,16 @@ def gallery(searching: Searching) -> Searching:
     return searching
 
 
+@pytest.mark.parametrize("group_by", ["face", "media", "subject"])
+def test_every_match_has_its_face_s_metadata(gallery: Searching, group_by: Any) -> None:
+    """Also by groups, where a thousand rows without it are read for a few matches."""
+    found = gallery.finder.vectors(SearchRequest(limit=9, group_by=group_by), [vector(1)])
+    assert len(found.faces[0]) == 9
+    for match in found.faces[0]:
+        who, number = match.media_id.removeprefix("p").split("-")
+        assert match.metadata == {"album": f"a{who}", "year": 2000 + int(number)}
+
+
 def test_best_first_with_cosine_score_and_what_the_picture_is_called(gallery: Searching) -> None:
     put(gallery, "named", row_of_faces(77), title="A title", url="https://x/y.jpg")
     request = SearchRequest(limit=3)
