@@ -37,9 +37,17 @@ export function ask(title, parts, ok, only = false) {
   dialog.showModal();
   (dialog.querySelector("input") ?? document.getElementById("dialog-ok")).focus();
   return new Promise((done) => {
-    dialog.addEventListener("close", () => {
-      before?.focus();
-      done(dialog.returnValue === "ok");
-    }, { once: true });
+    const over = new AbortController();
+    const end = (sure) => {
+      over.abort();
+      setTimeout(() => { // once the dialog is closed
+        before?.focus();
+        done(sure);
+      });
+    };
+    const { signal } = over;
+    dialog.addEventListener("submit", (event) => end(event.submitter?.value === "ok"), { signal });
+    // A late event of the dialog before this one finds it open.
+    dialog.addEventListener("close", () => { if (!dialog.open) end(dialog.returnValue === "ok"); }, { signal });
   });
 }
