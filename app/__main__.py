@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import sys
 
 from faces.errors import LikenessError
+from faces.unread import discard
 
 USAGE = """usage: python -m app COMMAND [OPTION…]
 
@@ -32,8 +32,8 @@ def main(argv: list[str]) -> int:
         print(error.detail, file=sys.stderr)
         return 1
     except BrokenPipeError:
-        # Whoever read our output has seen enough (`| head`); Python would complain again at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # Whoever read our output has seen enough.
+        discard(sys.stdout)
         return 1
     except KeyboardInterrupt:
         print("Stopped.", file=sys.stderr)

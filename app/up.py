@@ -23,6 +23,7 @@ from app.supervisor import ChildEnded, Stopped, Supervisor, how
 from faces import processes
 from faces.errors import LikenessError
 from faces.settings import Settings, load
+from faces.unread import discard
 
 USAGE = "usage: python -m app up   (settings come from the environment)"
 WEB_DRAIN = 5  # seconds that requests in flight get
@@ -228,5 +229,4 @@ def say(sentence: str, *, error: bool = False) -> None:
     try:
         print(f"likeness: {sentence}", file=stream, flush=True)
     except BrokenPipeError:
-        # Nor may the interpreter trip over it when it flushes at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+        discard(stream)

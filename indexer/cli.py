@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import logging
-import os
 import re
 import signal
 import sys
@@ -16,6 +15,7 @@ import structlog
 
 from faces.errors import ConfigError, DatabaseUnavailable, LikenessError, StorageFull
 from faces.settings import Settings, load
+from faces.unread import discard
 from indexer import log
 
 EXIT_LEASE = 3
@@ -38,8 +38,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"indexer: {error.detail}", file=sys.stderr)
         return 1
     except BrokenPipeError:
-        # Whoever read our output has seen enough (`| head`).
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # Whoever read our output has seen enough.
+        discard(sys.stdout)
         return 0
     except KeyboardInterrupt:
         print("indexer: stopped before the end.", file=sys.stderr)

@@ -18,6 +18,7 @@ from faces.errors import ConfigError, LikenessError
 from faces.models.cards import CARDS, card
 from faces.settings import Settings, load
 from faces.store_models import ModelStore
+from faces.unread import discard
 from faces.watch import explain
 from migrations import census, choice, cli_model, indexes
 from migrations import size as sizing
@@ -43,8 +44,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(error.detail, file=sys.stderr)
         return 1
     except BrokenPipeError:
-        # Whoever read our output has seen enough; Python would complain again at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # Whoever read our output has seen enough.
+        discard(sys.stdout)
         return 1
     except KeyboardInterrupt:
         print("Stopped. Running the command again goes on from here.", file=sys.stderr)

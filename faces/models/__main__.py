@@ -18,6 +18,7 @@ from faces.models.cards import CARDS, DETECTOR, DetectorCard, ModelCard, card
 from faces.models.fetch import AUTO_FIRST, Fetch, Places, decide
 from faces.models.progress import Terminal
 from faces.settings import Settings, load
+from faces.unread import discard
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -179,8 +180,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
         return 1
     except BrokenPipeError:
-        # Whoever read our output has seen enough (`| head`); Python would complain again at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # Whoever read our output has seen enough.
+        discard(sys.stdout)
         return 1
     except OSError as error:
         where = f" ({error.filename})" if error.filename else ""
