@@ -114,3 +114,15 @@ class Searching:
 def searching(store: Store) -> Searching:
     """A store that can be searched."""
     return Searching(store)
+
+
+def end_ann(store: Store, kind: str, face_id: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Makes the person `ann` with one face, and asks that a job of `kind` ends her."""
+    store.subjects.create("default", "ann")
+    store.subjects.assign("default", "ann", [face_id])
+    if kind == "erase":
+        store.subjects.erase("default", "ann")
+    else:
+        monkeypatch.setattr("faces.store_subjects.BULK", 0)  # however few, a job does it
+        store.subjects.delete("default", "ann")
+        monkeypatch.undo()

@@ -14,7 +14,7 @@ from faces.job_run import JobRun, run_next
 from faces.leases import Holder
 from faces.store import Store
 from faces.types import MediaInfo, MediaRef
-from tests.contract.store.conftest import Searching
+from tests.contract.store.conftest import Searching, end_ann
 from tests.faces_made import row_of_faces
 
 HERE = Holder.this_process("worker")
@@ -71,14 +71,7 @@ def test_a_person_of_the_same_id_keeps_their_faces(
 ) -> None:
     store = searching.store
     first, second = put(store, "default")
-    store.subjects.create("default", "ann")
-    store.subjects.assign("default", "ann", [first])
-    if kind == "erase":
-        store.subjects.erase("default", "ann")
-    else:
-        monkeypatch.setattr("faces.store_subjects.BULK", 0)  # however few, a job does it
-        store.subjects.delete("default", "ann")
-        monkeypatch.undo()
+    end_ann(store, kind, first, monkeypatch)
     job_id = cut_at_the_end(store, kind)
     store.subjects.create("default", "ann")
     store.subjects.assign("default", "ann", [second])
